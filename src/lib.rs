@@ -1,1 +1,44 @@
-//! Waybill.
+//! Waybill: a queryable record of every file that leaves an organisation by e-mail.
+//!
+//! ```text
+//!   activity feed ─▶ blobs ─▶ records ─▶ sends in scope ─▶ messages ─▶ attachments ─▶ digests ─▶ rows ─▶ one commit ─▶ SQL
+//!   └──────────── source ───────────┘   └ run: dedupe ┘   └────── source ──────┘    digest    event    lake        search
+//! ```
+//!
+//! A room uses only rooms of the lines below it; `tests/it/tidy.rs` holds this true.
+//!
+//! ```text
+//!   6  cli             everything
+//!   5  job             the base
+//!   4  run             source, digest, event, lake
+//!   3  connection      source, lake                search       lake, event
+//!   2  lake            event
+//!   1  source, digest, event                       simulator    (uses no room; used by cli and tests)
+//!   0  base            clock · error · http · limits · monitor · secret
+//! ```
+//!
+//! `docs/ARCHITECTURE.md` says what each room does not know.
+
+pub mod clock;
+pub mod error;
+pub mod limits;
+pub mod monitor;
+pub mod secret;
+
+pub mod http;
+
+pub mod digest;
+pub mod event;
+pub mod source;
+
+pub mod lake;
+
+pub mod connection;
+pub mod search;
+
+pub mod run;
+
+pub mod job;
+
+pub mod cli;
+pub mod simulator;

@@ -1,0 +1,373 @@
+//! `waybill connection`: who is monitored.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Subcommand};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::exit::Exit;
+use super::{Context, output, times};
+use crate::connection::{Connection, Registry, Service, display_name, scope_csv};
+use crate::error::{Code, Error, Result, ResultExt};
+use crate::run::{Failure, State};
+use crate::secret::SecretPlace;
+use crate::source::microsoft365::{Cloud, Credential, Overrides};
+use crate::source::{Application, Scope, Source as _};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Add a connection; begins the lake when there is none
+    Add(Box<Add>),
+    /// All connections
+    List(Reporting),
+    /// One connection, where it stands and what it owes
+    Show(Named),
+    /// Try whether it works: sign in, audit feed, scope
+    Check(Named),
+    /// Remove a connection; what it recorded stays
+    Remove(Named),
+}
+
+#[derive(Debug, Args)]
+#[command(
+    group(ArgGroup::new("credential").required(true)),
+    group(ArgGroup::new("who").required(true)),
+    after_help = "Example:\n  WAYBILL_SECRET=… waybill --lake ./lake connection add --name 'Contoso mail' --tenant 11111111-… --client-id 22222222-… \\\n      --client-secret-env WAYBILL_SECRET --scope all"
+)]
+pub(super) struct Add {
+    /// Display name, unique in the lake
+    #[arg(long)]
+    name: String,
+    /// The tenant's id
+    #[arg(long, value_name = "ID")]
+    tenant: Uuid,
+    /// The application's (client) id
+    #[arg(long, value_name = "ID")]
+    client_id: Uuid,
+    /// Environment variable that holds the client secret
+    #[arg(long, value_name = "VAR", group = "credential")]
+    client_secret_env: Option<String>,
+    /// File that holds the client secret
+    #[arg(long, value_name = "FILE", group = "credential")]
+    client_secret_file: Option<PathBuf>,
+    /// File that holds the certificate and its private key, PEM
+    #[arg(long, value_name = "FILE", group = "credential")]
+    certificate: Option<PathBuf>,
+    /// Token of the platform (Kubernetes, GitHub …), in the file that AZURE_FEDERATED_TOKEN_FILE names
+    #[arg(long, group = "credential")]
+    workload_identity: bool,
+    /// Identity of the Azure machine on which Waybill runs
+    #[arg(long, group = "credential")]
+    managed_identity: bool,
+    /// Whose mailboxes: `all`
+    #[arg(long, value_name = "all", value_parser = ["all"], group = "who")]
+    scope: Option<String>,
+    /// CSV of users to monitor: addresses, user principal names or object ids
+    #[arg(long, value_name = "FILE", group = "who")]
+    users: Option<PathBuf>,
+    /// CSV of groups whose members to monitor, nested groups included
+    #[arg(long, value_name = "FILE", group = "who")]
+    groups: Option<PathBuf>,
+    /// Monitor what the audit log brings from this time on (the feed holds 7 days)
+    #[arg(long, value_name = "TIME", default_value = "now")]
+    since: String,
+    /// The cloud in which the tenant lives: worldwide, gcc, gcc_high, dod, china_21vianet
+    #[arg(long, value_name = "CLOUD", default_value = "worldwide")]
+    cloud: Cloud,
+    /// Another endpoint than the cloud's: `login=URL`, `graph=URL`, `activity=URL` (https, or http on loopback)
+    #[arg(long = "endpoint", value_name = "NAME=URL")]
+    endpoints: Vec<String>,
+    #[command(flatten)]
+    reporting: Reporting,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Named {
+    /// Display name or id
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    reporting: Reporting,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Reporting {
+    /// How the answer is written
+    #[arg(long, value_enum, default_value_t)]
+    output: output::Report,
+}
+
+pub(super) async fn main(context: &Context, command: Command) -> Result<Exit> {
+    match command {
+        Command::Add(arguments) => add(context, *arguments).await,
+        Command::List(arguments) => list(context, arguments).await,
+        Command::Show(arguments) => show(context, arguments).await,
+        Command::Check(arguments) => check(context, arguments).await,
+        Command::Remove(arguments) => remove(context, arguments).await,
+    }
+}
+
+async fn add(context: &Context, arguments: Add) -> Result<Exit> {
+    let lake = context.lake()?;
+    let connection = arguments.connection(context)?;
+    // Read once now, so that a missing secret or a wrong endpoint is found before a night run finds it.
+    connection.source(context.clock.clone())?;
+    if let Credential::Secret(place) | Credential::Certificate(place) = &connection.credential {
+        place.read()?;
+    }
+    Registry::of(&lake).add(&connection).await?;
+    report(&connection, arguments.reporting)?;
+    Ok(Exit::DONE)
+}
+
+impl Add {
+    fn connection(&self, context: &Context) -> Result<Connection> {
+        let mut endpoints = Overrides::default();
+        for text in &self.endpoints {
+            let (name, url) = text.split_once('=').ok_or_else(|| {
+                Error::new(Code::Usage, format!("`--endpoint {text}` is not of the form NAME=URL"))
+            })?;
+            endpoints.set(name, url)?;
+        }
+        Ok(Connection {
+            id: Uuid::new_v4(),
+            name: display_name(&self.name)?,
+            service: Service::Microsoft365,
+            application: Application { tenant_id: self.tenant, client_id: self.client_id },
+            credential: self.credential()?,
+            cloud: self.cloud,
+            endpoints,
+            scope: self.scope()?,
+            since: times::parse(&self.since, &context.clock)?,
+            created: context.clock.now(),
+        })
+    }
+
+    fn credential(&self) -> Result<Credential> {
+        let absolute = |path: &PathBuf| {
+            std::path::absolute(path).or_error(Code::Configuration, format!("cannot use the path `{}`", path.display()))
+        };
+        Ok(if let Some(name) = &self.client_secret_env {
+            Credential::Secret(SecretPlace::Env(name.clone()))
+        } else if let Some(path) = &self.client_secret_file {
+            Credential::Secret(SecretPlace::File(absolute(path)?))
+        } else if let Some(path) = &self.certificate {
+            Credential::Certificate(SecretPlace::File(absolute(path)?))
+        } else if self.workload_identity {
+            Credential::WorkloadIdentity { token_file: None }
+        } else {
+            Credential::ManagedIdentity
+        })
+    }
+
+    fn scope(&self) -> Result<Scope> {
+        let (path, scope): (_, fn(Vec<String>) -> Scope) = match (&self.users, &self.groups) {
+            (Some(path), _) => (path, Scope::Users),
+            (None, Some(path)) => (path, Scope::Groups),
+            (None, None) => return Ok(Scope::All),
+        };
+        let doing = format!("cannot read the scope `{}`", path.display());
+        let bytes = std::fs::read(path).or_error(Code::Configuration, &doing)?;
+        let csv = scope_csv::read(&bytes).map_err(|error| error.context(doing))?;
+        for finding in &csv.findings {
+            output::say(format_args!("warning: {}: {finding}", path.display()));
+        }
+        Ok(scope(csv.entries))
+    }
+}
+
+/// A connection as reports show it: everything but long lists.
+#[derive(Serialize)]
+struct Shown<'a> {
+    id: Uuid,
+    name: &'a str,
+    service: &'static str,
+    tenant_id: Uuid,
+    client_id: Uuid,
+    credential: String,
+    cloud: Cloud,
+    endpoints: &'a Overrides,
+    scope: &'static str,
+    scope_entries: Option<usize>,
+    since: crate::clock::Time,
+    created: crate::clock::Time,
+}
+
+impl<'a> From<&'a Connection> for Shown<'a> {
+    fn from(connection: &'a Connection) -> Self {
+        Self {
+            id: connection.id,
+            name: &connection.name,
+            service: connection.service.as_str(),
+            tenant_id: connection.application.tenant_id,
+            client_id: connection.application.client_id,
+            credential: describe(&connection.credential),
+            cloud: connection.cloud,
+            endpoints: &connection.endpoints,
+            scope: connection.scope.kind(),
+            scope_entries: match &connection.scope {
+                Scope::All => None,
+                Scope::Users(entries) | Scope::Groups(entries) => Some(entries.len()),
+            },
+            since: connection.since,
+            created: connection.created,
+        }
+    }
+}
+
+impl Shown<'_> {
+    fn lines(&self) -> Vec<Vec<String>> {
+        let scope = self.scope_entries.map_or_else(|| self.scope.to_owned(), |n| format!("{n} {}", self.scope));
+        [
+            ("name", self.name.to_owned()),
+            ("id", self.id.to_string()),
+            ("service", self.service.to_owned()),
+            ("tenant", self.tenant_id.to_string()),
+            ("client id", self.client_id.to_string()),
+            ("credential", self.credential.clone()),
+            ("cloud", self.cloud.to_string()),
+            ("scope", scope),
+            ("since", time(self.since)),
+            ("created", time(self.created)),
+        ]
+        .into_iter()
+        .map(|(name, value)| vec![name.to_owned(), value])
+        .collect()
+    }
+}
+
+fn report(connection: &Connection, reporting: Reporting) -> Result<()> {
+    let shown = Shown::from(connection);
+    match reporting.output {
+        output::Report::Json => output::json(&shown),
+        output::Report::Table => output::table(&[], shown.lines()),
+    }
+}
+
+async fn list(context: &Context, reporting: Reporting) -> Result<Exit> {
+    let lake = context.lake()?;
+    lake.require().await?;
+    let connections = Registry::of(&lake).list().await?;
+    let shown: Vec<Shown<'_>> = connections.iter().map(Shown::from).collect();
+    match reporting.output {
+        output::Report::Json => output::json(&shown)?,
+        output::Report::Table => output::table(
+            &["name", "service", "scope", "tenant", "since"],
+            shown.iter().map(|shown| {
+                let scope = shown.scope.to_owned();
+                vec![shown.name.to_owned(), shown.service.to_owned(), scope, shown.tenant_id.to_string(), time(shown.since)]
+            }),
+        )?,
+    }
+    Ok(Exit::DONE)
+}
+
+async fn show(context: &Context, arguments: Named) -> Result<Exit> {
+    let lake = context.lake()?;
+    let connection = Registry::of(&lake).get(&arguments.name).await?;
+    let checkpoint = lake.checkpoint::<State>(connection.id).await?;
+    let shown = Shown::from(&connection);
+    let standing = checkpoint.as_ref().map(|checkpoint| {
+        let state = &checkpoint.state;
+        serde_json::json!({
+            "checkpoint": checkpoint.number,
+            "watermark": state.watermark,
+            "open_windows": state.windows.len(),
+            "newest_content": state.newest_content,
+            "owed": { "blobs": state.owed.blobs.len(), "messages": state.owed.messages.len(), "hashes": state.owed.hashes.len() },
+        })
+    });
+    match arguments.reporting.output {
+        output::Report::Json => output::json(&serde_json::json!({ "connection": shown, "standing": standing }))?,
+        output::Report::Table => {
+            let mut lines = shown.lines();
+            match &checkpoint {
+                None => lines.push(vec!["read up to".to_owned(), "never run".to_owned()]),
+                Some(checkpoint) => {
+                    let owed = &checkpoint.state.owed;
+                    lines.push(vec!["read up to".to_owned(), time(checkpoint.state.watermark)]);
+                    lines.push(vec![
+                        "owed".to_owned(),
+                        format!("{} blobs, {} messages, {} hashes", owed.blobs.len(), owed.messages.len(), owed.hashes.len()),
+                    ]);
+                }
+            }
+            output::table(&[], lines)?;
+        }
+    }
+    Ok(Exit::DONE)
+}
+
+async fn check(context: &Context, arguments: Named) -> Result<Exit> {
+    let lake = context.lake()?;
+    let connection = Registry::of(&lake).get(&arguments.name).await?;
+    let mut exit = Exit::DONE;
+    let mut checks: Vec<(&str, std::result::Result<String, Failure>)> = Vec::new();
+    let mut add = |name, result: Result<String>| {
+        if let Err(error) = &result {
+            exit = exit.worse(Exit::from(error));
+        }
+        checks.push((name, result.map_err(|error| Failure::from(&error))));
+    };
+    match connection.source(context.clock.clone()) {
+        Ok(source) => {
+            add("sign-in", source.check_sign_in().await.map(|()| "tokens were issued".to_owned()));
+            let feed = source.check_feed().await;
+            add("audit feed", feed.map(|is_on| if is_on { "on" } else { "off; the first run starts it" }.to_owned()));
+            add("directory", source.check_directory().await.map(|()| "can be read".to_owned()));
+            let scope = source.resolve_scope(&connection.scope).await;
+            add("scope", scope.map(|scope| {
+                let people = scope.people().map_or_else(|| "everybody".to_owned(), |people| format!("{people} people"));
+                scope.findings.iter().fold(people, |text, finding| format!("{text}\n{finding}"))
+            }));
+        }
+        Err(error) => add("endpoints", Err(error)),
+    }
+    match arguments.reporting.output {
+        output::Report::Json => {
+            let checks: Vec<_> = checks
+                .iter()
+                .map(|(name, result)| match result {
+                    Ok(text) => serde_json::json!({ "check": name, "ok": true, "finding": text }),
+                    Err(failure) => serde_json::json!({ "check": name, "ok": false, "error": failure }),
+                })
+                .collect();
+            output::json(&serde_json::json!({ "connection": connection.name, "checks": checks }))?;
+        }
+        output::Report::Table => output::table(
+            &["check", "finding"],
+            checks.iter().map(|(name, result)| {
+                let text = match result {
+                    Ok(text) => text.clone(),
+                    Err(failure) => {
+                        format!("{}: {}\n{}", failure.code, failure.message, failure.hint.unwrap_or_default())
+                    }
+                };
+                vec![(*name).to_owned(), text]
+            }),
+        )?,
+    }
+    Ok(exit)
+}
+
+async fn remove(context: &Context, arguments: Named) -> Result<Exit> {
+    let lake = context.lake()?;
+    let connection = Registry::of(&lake).remove(&arguments.name).await?;
+    report(&connection, arguments.reporting)?;
+    Ok(Exit::DONE)
+}
+
+fn time(time: crate::clock::Time) -> String {
+    time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+}
+
+/// Where the proof of the application's identity is kept, for a person.
+fn describe(credential: &Credential) -> String {
+    match credential {
+        Credential::Secret(place) => format!("client secret in {place}"),
+        Credential::Certificate(place) => format!("certificate in {place}"),
+        Credential::WorkloadIdentity { .. } => "workload identity".to_owned(),
+        Credential::ManagedIdentity => "managed identity".to_owned(),
+    }
+}

@@ -1,0 +1,151 @@
+//! What a person types and reads. Each command parses, calls one thing of the library, and prints.
+//!
+//! Data goes to stdout, everything else to stderr. Only this room prints.
+//!
+//! May use: everything.
+
+mod connection;
+mod exit;
+mod logs;
+mod maintain;
+mod output;
+mod progress;
+mod run;
+mod search;
+mod simulate;
+mod sql;
+mod times;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::error::{Code, Error, Result, ResultExt};
+use crate::lake::Lake;
+use exit::Exit;
+
+/// A queryable record of every file that leaves an organisation by e-mail.
+#[derive(Debug, Parser)]
+#[command(name = "waybill", version, about, arg_required_else_help = true, propagate_version = true)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// The lake: file:///…, a path, s3://bucket/…, az://container/… or gs://bucket/…
+    #[arg(long, env = "WAYBILL_LAKE", global = true, value_name = "URL")]
+    lake: Option<String>,
+
+    /// How log lines on stderr look
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    log_format: LogFormat,
+
+    /// Which log lines: error, warn, info, debug, or per module like `waybill::run=debug`
+    #[arg(long, env = "WAYBILL_LOG", global = true, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For a person.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Who is monitored: add, list, show, check and remove connections
+    #[command(subcommand)]
+    Connection(connection::Command),
+    /// One scheduled run: of a connection, of all, or of a job file
+    Run(run::Arguments),
+    /// Merge small files, retry owed hashes, tidy the logs, delete what nothing names
+    Maintain(maintain::Arguments),
+    /// Forensic Search: who sent which file, to whom, when
+    Search(search::Arguments),
+    /// Ask in SQL: one statement, a file, or standard input
+    Sql(sql::Arguments),
+    /// A Microsoft 365 tenant on this machine, for the demo and for tests
+    Simulate(Box<simulate::Arguments>),
+}
+
+/// What a command is given beside its own arguments.
+struct Context {
+    global: Global,
+    clock: Clock,
+    interrupt: CancellationToken,
+}
+
+impl Context {
+    /// The lake that was named.
+    fn lake(&self) -> Result<Lake> {
+        let url = self.global.lake.as_deref().ok_or_else(|| {
+            Error::new(Code::Usage, "no lake was named: give `--lake URL` or set WAYBILL_LAKE")
+        })?;
+        Lake::at(url)
+    }
+}
+
+/// Runs the program; the arguments begin with its name.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // `--help` and `--version` are data; anything else is wrong usage. Nobody can be told when even that fails.
+            drop(error.print());
+            return Exit::from_clap(&error).into();
+        }
+    };
+    logs::start(&arguments.global);
+    match start(arguments) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            output::error(&error);
+            Exit::from(&error).into()
+        }
+    }
+}
+
+fn start(arguments: Arguments) -> Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .or_error(Code::Internal, "cannot start the runtime")?;
+    let exit = runtime.block_on(async {
+        let interrupt = CancellationToken::new();
+        tokio::spawn(signals(interrupt.clone()));
+        let context = Context { global: arguments.global, clock: Clock::System, interrupt };
+        match arguments.command {
+            Command::Connection(command) => connection::main(&context, command).await,
+            Command::Run(arguments) => run::main(&context, arguments).await,
+            Command::Maintain(arguments) => maintain::main(&context, arguments).await,
+            Command::Search(arguments) => search::main(&context, arguments).await,
+            Command::Sql(arguments) => sql::main(&context, arguments).await,
+            Command::Simulate(arguments) => simulate::main(&context, *arguments).await,
+        }
+    });
+    // What still runs in the background (a download of an interrupted run) must not hold the process.
+    runtime.shutdown_background();
+    exit
+}
+
+/// The first signal asks for an orderly end.
+async fn signals(interrupt: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    interrupt.cancel();
+}

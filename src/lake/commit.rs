@@ -1,0 +1,331 @@
+//! Rows and checkpoint in one commit: the only place that makes either of them visible.
+//!
+//! ```text
+//!   1 write checkpoints/<id>/<n>.json      conditional put: n is ours alone, and means nothing yet
+//!   2 write Parquet files                  nobody sees them yet
+//!   3 commit to file_events                adds files, carries txn(connection, n): rows and state are true together
+//!   4 append the outbox to runs, gaps …    each with txn(connection, n), so that a repeat is recognised
+//! ```
+//!
+//! | killed or beaten at | what the next run finds                                | lost, doubled |
+//! |---------------------|--------------------------------------------------------|---------------|
+//! | 1, 2                | the old state; a leftover checkpoint, orphaned files   | nothing       |
+//! | 3, answer lost      | whichever state the log names; looked up, never guessed | nothing       |
+//! | 4                   | the new state, and the outbox in it, appended then     | nothing       |
+//!
+//! Two laws hold each time that step 3 is tried, on the version that it will follow:
+//! the connection's last transaction is still the one that this run began with (else another run won, and this one
+//! changes nothing), and no row is added whose `event_id` the table has (however the feed repeats itself). A try is for
+//! exactly one version; when another writer takes it, both laws are checked again on the new one.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use arrow::array::{AsArray as _, BooleanArray, RecordBatch, StringArray};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::DataType;
+use chrono::NaiveDate;
+use deltalake_core::kernel::Action;
+use deltalake_core::protocol::DeltaOperation;
+use futures::TryStreamExt as _;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tracing::{debug, info};
+use uuid::Uuid;
+
+use super::checkpoint::{self, Checkpoint, Outbox};
+use super::store::Location;
+use super::table::{Attempt, DataFile, Intent, Table, append, metadata};
+use crate::error::{Code, Error, Result, ResultExt};
+use crate::event::schema::TableName;
+use crate::event::{FileEvent, Row, batch};
+use crate::limits;
+
+/// What becomes true together.
+pub struct Commit<S> {
+    /// Rows to add; one whose `event_id` the table has is dropped, unless it is replaced here.
+    pub rows: Vec<FileEvent>,
+    /// Rows that give way to these: their ids and the days in whose partitions they are.
+    pub replaces: Vec<(String, NaiveDate)>,
+    /// Rows for the other tables.
+    pub outbox: Outbox,
+    /// Where the connection stands afterwards.
+    pub state: S,
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Rows that are new.
+    pub added: u64,
+    /// Rows that took the place of others.
+    pub replaced: u64,
+    /// Rows that were there already and were dropped.
+    pub doubled: u64,
+}
+
+/// The one that commits for a connection during a run.
+pub struct Writer {
+    at: Location,
+    connection: Uuid,
+    run_id: Uuid,
+    events: Table,
+    /// The number of the effective checkpoint; 0 before the first.
+    base: i64,
+    index: Index,
+}
+
+impl Writer {
+    /// Opens the table and the state of a connection, and makes good what a killed run left unsaid.
+    pub(super) async fn open<S: DeserializeOwned>(
+        at: &Location,
+        connection: Uuid,
+        run_id: Uuid,
+    ) -> Result<(Self, Option<S>)> {
+        let events = Table::open_or_create(at, TableName::FileEvents).await?;
+        let base = events.transaction(&connection.to_string()).await?;
+        let writer = Self { at: at.clone(), connection, run_id, events, base, index: Index::default() };
+        if base == 0 {
+            return Ok((writer, None));
+        }
+        let checkpoint: Checkpoint<S> = checkpoint::read(at, connection, base).await?;
+        writer.append_outbox(base, &checkpoint.outbox).await?;
+        Ok((writer, Some(checkpoint.state)))
+    }
+
+    /// Makes rows and state visible together, then the rows of the other tables.
+    ///
+    /// # Errors
+    /// `run-in-progress` when another run of the connection committed since this writer was opened; nothing changed then.
+    /// `lake-unavailable` when the storage failed; the next run finds out what became of it.
+    pub async fn commit<S: Serialize>(&mut self, commit: Commit<S>) -> Result<Committed> {
+        let mut checkpoint = Checkpoint {
+            number: self.base + 1,
+            base: self.base,
+            run_id: self.run_id,
+            outbox: commit.outbox,
+            state: commit.state,
+        };
+        checkpoint::write(&self.at, self.connection, &mut checkpoint).await?;
+        let committed = self.commit_events(checkpoint.number, &commit.rows, &commit.replaces).await?;
+        self.base = checkpoint.number;
+        self.append_outbox(checkpoint.number, &checkpoint.outbox).await?;
+        info!(checkpoint = checkpoint.number, rows = committed.added, replaced = committed.replaced, "committed");
+        Ok(committed)
+    }
+
+    async fn commit_events(
+        &mut self,
+        number: i64,
+        rows: &[FileEvent],
+        replaces: &[(String, NaiveDate)],
+    ) -> Result<Committed> {
+        let application = self.connection.to_string();
+        let dates: BTreeSet<NaiveDate> =
+            rows.iter().map(FileEvent::event_date).chain(replaces.iter().map(|(_, date)| *date)).collect();
+        let mut unclear = None;
+        for _ in 0..limits::COMMIT_ATTEMPTS {
+            self.events.refresh().await?;
+            let last = self.events.transaction(&application).await?;
+            if last == number {
+                // Our own commit, whose answer was lost.
+                return Ok(self.index.pending);
+            }
+            if last != self.base {
+                return Err(Error::new(
+                    Code::RunInProgress,
+                    format!("another run of this connection committed first (checkpoint {last}), so this one changed nothing"),
+                ));
+            }
+            if let Some(error) = unclear.take() {
+                debug!(%error, "a commit failed without an answer and did not land; trying again");
+            }
+            let files = self.events.files().await?;
+            self.index.cover(&self.events, &files, &dates).await?;
+            let (actions, committed) = self.prepare(&files, rows, replaces).await?;
+            self.index.pending = committed;
+            let operation = if committed.replaced == 0 {
+                append(TableName::FileEvents)
+            } else {
+                DeltaOperation::Update { predicate: None }
+            };
+            let run_id = self.run_id.to_string();
+            let intent = Intent {
+                operation,
+                transaction: Some((&application, number)),
+                metadata: metadata([("waybill.run_id", run_id), ("waybill.checkpoint", number.to_string())]),
+            };
+            match self.events.try_commit(actions, intent).await {
+                Ok(Attempt::Won) => return Ok(committed),
+                Ok(Attempt::Lost) => {}
+                Err(error) if error.code() == Code::LakeUnavailable => unclear = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(unclear.unwrap_or_else(|| {
+            Error::new(
+                Code::LakeUnavailable,
+                format!("other writers took {} versions of `file_events` in a row", limits::COMMIT_ATTEMPTS),
+            )
+        }))
+    }
+
+    /// Decides, for the open version, what is new and what gives way, and writes the files for it.
+    async fn prepare(
+        &self,
+        files: &[DataFile],
+        rows: &[FileEvent],
+        replaces: &[(String, NaiveDate)],
+    ) -> Result<(Vec<Action>, Committed)> {
+        let leaving: HashSet<&str> =
+            replaces.iter().map(|(id, _)| id.as_str()).filter(|id| self.index.file_of(id).is_some()).collect();
+        let mut taken: HashSet<&str> = HashSet::new();
+        let (mut fresh, mut committed) = (Vec::new(), Committed { added: 0, replaced: 0, doubled: 0 });
+        for row in rows {
+            let is_replacement = leaving.contains(row.event_id.as_str());
+            if !taken.insert(&row.event_id) || (self.index.file_of(&row.event_id).is_some() && !is_replacement) {
+                committed.doubled += 1;
+            } else {
+                committed.replaced += u64::from(is_replacement);
+                committed.added += u64::from(!is_replacement);
+                fresh.push(row);
+            }
+        }
+        let mut actions = Vec::new();
+        let mut batches = Vec::new();
+        if !fresh.is_empty() {
+            // Rows of one commit in the order of their time: a reader that filters on time skips pages.
+            fresh.sort_by(|a, b| (a.observed_at, &a.event_id).cmp(&(b.observed_at, &b.event_id)));
+            batches.push(batch::to_batch(&fresh)?);
+        }
+        let rewritten: BTreeSet<&str> = leaving.iter().filter_map(|id| self.index.file_of(id)).collect();
+        let active: HashMap<&str, &DataFile> = files.iter().map(|file| (file.path.as_ref(), file)).collect();
+        for path in rewritten {
+            let file = active.get(path).ok_or_else(|| {
+                Error::new(Code::LakeDamaged, format!("the file `{path}` left the table while it was open"))
+            })?;
+            batches.extend(self.without(file, &leaving).await?);
+            actions.push(Action::Remove(file.remove.clone()));
+        }
+        actions.extend(self.events.write(batches).await?.into_iter().map(Action::Add));
+        Ok((actions, committed))
+    }
+
+    /// A file's rows without some of them.
+    async fn without(&self, file: &DataFile, leaving: &HashSet<&str>) -> Result<Vec<RecordBatch>> {
+        let doing = || format!("cannot rewrite `{}` of `file_events`", file.path);
+        let mut kept = Vec::new();
+        let mut stream = self.events.read(file, None).await?;
+        while let Some(rows) = stream.try_next().await.or_error(Code::LakeDamaged, doing())? {
+            let rows = batch::complete(TableName::FileEvents, &rows, file.date)?;
+            let stays: BooleanArray = event_ids(&rows)?.iter().map(|id| id.map(|id| !leaving.contains(id))).collect();
+            kept.push(filter_record_batch(&rows, &stays).or_error(Code::Internal, doing())?);
+        }
+        Ok(kept)
+    }
+
+    async fn append_outbox(&self, number: i64, outbox: &Outbox) -> Result<()> {
+        let application = self.connection.to_string();
+        append_once(&self.at, &application, number, &outbox.quarantine).await?;
+        append_once(&self.at, &application, number, &outbox.gaps).await?;
+        append_once(&self.at, &application, number, &outbox.runs).await
+    }
+}
+
+/// Appends rows to a table unless the table's log says that this transaction was done.
+async fn append_once<R: Row>(at: &Location, application: &str, number: i64, rows: &[R]) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::open_or_create(at, R::TABLE).await?;
+    let mut written = None;
+    let mut last_error = None;
+    for _ in 0..limits::COMMIT_ATTEMPTS {
+        table.refresh().await?;
+        if table.transaction(application).await? >= number {
+            return Ok(());
+        }
+        let adds = match &written {
+            Some(adds) => adds,
+            None => written.insert(table.write(vec![batch::to_batch(rows)?]).await?),
+        };
+        let actions = adds.iter().cloned().map(Action::Add).collect();
+        let intent =
+            Intent { operation: append(R::TABLE), transaction: Some((application, number)), metadata: Vec::new() };
+        match table.try_commit(actions, intent).await {
+            Ok(Attempt::Won) => return Ok(()),
+            Ok(Attempt::Lost) => {}
+            Err(error) if error.code() == Code::LakeUnavailable => last_error = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last_error.unwrap_or_else(|| {
+        Error::new(Code::LakeUnavailable, format!("other writers kept `{}` busy", R::TABLE))
+    }))
+}
+
+/// Which events the table has, for the days that a run touches: what makes a row single.
+///
+/// Only those days' files are read, only their `event_id` column, and each file once in a run.
+#[derive(Default)]
+struct Index {
+    paths: Vec<String>,
+    known: HashSet<String>,
+    events: HashMap<Uuid, u32>,
+    /// What the try under way would do, for the case that its answer is lost.
+    pending: Committed,
+}
+
+impl Default for Committed {
+    fn default() -> Self {
+        Self { added: 0, replaced: 0, doubled: 0 }
+    }
+}
+
+impl Index {
+    async fn cover(&mut self, table: &Table, files: &[DataFile], dates: &BTreeSet<NaiveDate>) -> Result<()> {
+        let wanted = files.iter().filter(|file| file.date.is_none_or(|date| dates.contains(&date)));
+        for file in wanted {
+            if self.known.contains(file.path.as_ref()) {
+                continue;
+            }
+            let number = u32::try_from(self.paths.len()).or_error(Code::Internal, "a table has too many files")?;
+            let mut stream = table.read(file, Some(&["event_id"])).await?;
+            while let Some(rows) = stream
+                .try_next()
+                .await
+                .or_error(Code::LakeDamaged, format!("cannot read `{}` of `file_events`", file.path))?
+            {
+                for id in &event_ids(&rows)? {
+                    self.events.insert(key(id.unwrap_or_default())?, number);
+                }
+            }
+            self.paths.push(file.path.to_string());
+            self.known.insert(file.path.to_string());
+        }
+        Ok(())
+    }
+
+    fn file_of(&self, event: &str) -> Option<&str> {
+        self.events.get(&key(event).ok()?).map(|number| self.paths[*number as usize].as_str())
+    }
+}
+
+/// An event id in 16 bytes, of which a run may hold millions.
+fn key(event_id: &str) -> Result<Uuid> {
+    event_id.parse().or_error(Code::LakeDamaged, format!("`{event_id}` is no event id"))
+}
+
+fn event_ids(rows: &RecordBatch) -> Result<StringArray> {
+    let damaged = || Error::new(Code::LakeDamaged, "a file of `file_events` has no readable `event_id`");
+    let column = cast(rows.column_by_name("event_id").ok_or_else(damaged)?, &DataType::Utf8).map_err(|_| damaged())?;
+    Ok(column.as_string::<i32>().clone())
+}
+
+/// Rows by the day of their partition, for tests and for maintenance.
+pub(super) fn by_date(files: Vec<DataFile>) -> BTreeMap<Option<NaiveDate>, Vec<DataFile>> {
+    let mut days: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for file in files {
+        days.entry(file.date).or_default().push(file);
+    }
+    days
+}

@@ -1,0 +1,204 @@
+//! Tables in object storage: what is promised to be there, and how it gets there.
+//!
+//! [`Lake`] is the root URL; `commit` is the only place that makes rows or state visible, `maintain` the only one that
+//! rewrites or deletes. `table` alone drives the Delta library, `store` alone builds object stores, `paths` alone knows
+//! where things are.
+//!
+//! May use: `event`, and the base. Knows nothing of Microsoft, of what a run's state says, or of SQL.
+
+mod checkpoint;
+mod commit;
+mod maintain;
+mod parquet;
+mod paths;
+mod store;
+mod table;
+
+use std::sync::Arc;
+
+use futures::TryStreamExt as _;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion};
+use serde::de::DeserializeOwned;
+use url::Url;
+use uuid::Uuid;
+
+pub use self::checkpoint::{Checkpoint, Outbox};
+pub use self::commit::{Commit, Committed, Writer};
+pub use self::maintain::{Maintained, Maintenance};
+pub use self::table::{DataFile, Table};
+use crate::error::{Code, Error, Result, ResultExt};
+use crate::event::schema::TableName;
+use store::{Location, store_error};
+
+/// The tables, registry and checkpoints below one URL.
+#[derive(Clone, Debug)]
+pub struct Lake {
+    at: Location,
+}
+
+/// A document of the registry and the version that a change must build on.
+#[derive(Clone, Debug)]
+pub struct Versioned {
+    /// The document, JSON.
+    pub bytes: bytes::Bytes,
+    version: UpdateVersion,
+}
+
+impl Lake {
+    /// A lake at a URL (`file://`, `s3://`, `az://`, `gs://`) or path. Nothing is asked of the storage yet.
+    ///
+    /// # Errors
+    /// `configuration` when the URL names no store.
+    pub fn at(url: &str) -> Result<Self> {
+        Ok(Self { at: store::open(store::parse_url(url)?)? })
+    }
+
+    /// A lake in a store that a test or program made by itself; `url` says how it is called.
+    ///
+    /// # Errors
+    /// `configuration` when the URL cannot be used.
+    pub fn with_store(url: &str, store: Arc<dyn ObjectStore>) -> Result<Self> {
+        let mut at = store::open(store::parse_url(url)?)?;
+        at.store = store;
+        Ok(Self { at })
+    }
+
+    /// The root, with a slash at its end.
+    pub fn url(&self) -> &Url {
+        &self.at.url
+    }
+
+    /// Creates the tables that are missing, so that everything can be asked for from the first moment.
+    ///
+    /// # Errors
+    /// `lake-unavailable`, `lake-damaged`.
+    pub async fn create(&self) -> Result<()> {
+        for table in TableName::ALL {
+            Table::open_or_create(&self.at, table).await?;
+        }
+        Ok(())
+    }
+
+    /// Opens a table for reading, at its newest version.
+    ///
+    /// # Errors
+    /// `no-lake` when the table is not there.
+    pub async fn table(&self, name: TableName) -> Result<Table> {
+        Table::open(&self.at, name).await?.ok_or_else(|| {
+            Error::new(Code::NoLake, format!("there is no lake at `{}`: it has no table `{name}`", self.url()))
+        })
+    }
+
+    /// Fails unless the lake is there.
+    ///
+    /// # Errors
+    /// `no-lake`.
+    pub async fn require(&self) -> Result<()> {
+        self.table(TableName::FileEvents).await.map(drop)
+    }
+
+    /// Opens the state of a connection for a run that will commit; see [`Writer`].
+    ///
+    /// # Errors
+    /// `lake-unavailable`, `lake-damaged`.
+    pub async fn writer<S: DeserializeOwned>(&self, connection: Uuid, run_id: Uuid) -> Result<(Writer, Option<S>)> {
+        Writer::open(&self.at, connection, run_id).await
+    }
+
+    /// The effective state of a connection, for a person who asks; nothing before the first commit.
+    ///
+    /// # Errors
+    /// `lake-unavailable`, `lake-damaged`.
+    pub async fn checkpoint<S: DeserializeOwned>(&self, connection: Uuid) -> Result<Option<Checkpoint<S>>> {
+        let Some(events) = Table::open(&self.at, TableName::FileEvents).await? else { return Ok(None) };
+        match events.transaction(&connection.to_string()).await? {
+            0 => Ok(None),
+            number => checkpoint::read(&self.at, connection, number).await.map(Some),
+        }
+    }
+
+    /// Maintains every table and the checkpoints of the given connections.
+    ///
+    /// # Errors
+    /// `no-lake`, `lake-unavailable`, `lake-damaged`.
+    pub async fn maintain(&self, connections: &[Uuid], maintenance: Maintenance) -> Result<Vec<Maintained>> {
+        self.require().await?;
+        let mut reports = Vec::new();
+        for table in TableName::ALL {
+            reports.extend(maintain::table(&self.at, table, maintenance).await?);
+        }
+        let events = self.table(TableName::FileEvents).await?;
+        for connection in connections {
+            let effective = events.transaction(&connection.to_string()).await?;
+            checkpoint::expire(&self.at, *connection, effective).await?;
+        }
+        Ok(reports)
+    }
+
+    /// Every document of the connections' registry.
+    ///
+    /// # Errors
+    /// `lake-unavailable`.
+    pub async fn connections(&self) -> Result<Vec<Versioned>> {
+        let folder = paths::connections(&self.at.root);
+        let doing = || format!("cannot read the connections of `{}`", self.url());
+        let mut listing = self.at.store.list(Some(&folder));
+        let mut documents = Vec::new();
+        while let Some(object) = listing.try_next().await.map_err(|error| store_error(error, doing()))? {
+            if object.location.extension() == Some("json") {
+                documents.extend(self.document(&object.location).await?);
+            }
+        }
+        Ok(documents)
+    }
+
+    /// One document of the registry; nothing when there is none.
+    ///
+    /// # Errors
+    /// `lake-unavailable`.
+    pub async fn connection(&self, id: Uuid) -> Result<Option<Versioned>> {
+        self.document(&paths::connection(&self.at.root, id)).await
+    }
+
+    /// Writes a document of the registry: as a new one, or over the version that was read.
+    ///
+    /// # Errors
+    /// `connection-conflict` when somebody else was faster; `lake-unavailable`.
+    pub async fn put_connection(&self, id: Uuid, bytes: Vec<u8>, over: Option<&Versioned>) -> Result<()> {
+        let path = paths::connection(&self.at.root, id);
+        let doing = format!("cannot write the connection `{id}`");
+        let payload = PutPayload::from(bytes);
+        let mode = over.map_or(PutMode::Create, |document| PutMode::Update(document.version.clone()));
+        let options = PutOptions { mode, ..Default::default() };
+        let answer = match self.at.store.put_opts(&path, payload.clone(), options).await {
+            // A local file system cannot compare versions; there, the last writer wins.
+            Err(object_store::Error::NotImplemented { .. }) => self.at.store.put(&path, payload).await,
+            answer => answer,
+        };
+        answer.map(drop).map_err(|error| store_error(error, doing))
+    }
+
+    /// Removes a document of the registry; the rows that its connection wrote stay.
+    ///
+    /// # Errors
+    /// `lake-unavailable`.
+    pub async fn delete_connection(&self, id: Uuid) -> Result<()> {
+        let path = paths::connection(&self.at.root, id);
+        match self.at.store.delete(&path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(store_error(error, format!("cannot remove the connection `{id}`"))),
+        }
+    }
+
+    async fn document(&self, path: &object_store::path::Path) -> Result<Option<Versioned>> {
+        let doing = || format!("cannot read `{path}`");
+        let answer = match self.at.store.get(path).await {
+            Ok(answer) => answer,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(store_error(error, doing())),
+        };
+        let version = UpdateVersion { e_tag: answer.meta.e_tag.clone(), version: answer.meta.version.clone() };
+        let bytes = answer.bytes().await.or_error(Code::LakeUnavailable, doing())?;
+        Ok(Some(Versioned { bytes, version }))
+    }
+}

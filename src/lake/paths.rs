@@ -1,0 +1,52 @@
+//! Every path below the root of a lake, built and parsed here and nowhere else.
+//!
+//! ```text
+//! <lake>/file_events/ runs/ gaps/ quarantine/     Delta tables
+//!        connections/<id>.json                    registry
+//!        checkpoints/<id>/<n>.json                state of a connection; the log of file_events names the effective n
+//! ```
+
+use object_store::path::Path;
+use uuid::Uuid;
+
+/// The registry's folder.
+pub(crate) fn connections(root: &Path) -> Path {
+    root.clone().join("connections")
+}
+
+/// One connection's record.
+pub(crate) fn connection(root: &Path, id: Uuid) -> Path {
+    connections(root).join(format!("{id}.json"))
+}
+
+/// The folder of a connection's checkpoints.
+pub(crate) fn checkpoints(root: &Path, connection: Uuid) -> Path {
+    root.clone().join("checkpoints").join(connection.to_string())
+}
+
+/// One checkpoint. The number is padded so that a listing is in order.
+pub(crate) fn checkpoint(root: &Path, connection: Uuid, number: i64) -> Path {
+    checkpoints(root, connection).join(format!("{number:020}.json"))
+}
+
+/// The number of a checkpoint's path; `None` for anything else.
+pub(crate) fn checkpoint_number(path: &Path) -> Option<i64> {
+    path.filename()?.strip_suffix(".json")?.parse().ok()
+}
+
+/// A table's folder.
+pub(crate) fn table(root: &Path, name: &str) -> Path {
+    root.clone().join(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_path_tells_its_number() {
+        let path = checkpoint(&Path::from("a/lake"), Uuid::nil(), 42);
+        assert_eq!(checkpoint_number(&path), Some(42));
+        assert_eq!(checkpoint_number(&Path::from("checkpoints/x.json")), None);
+    }
+}

@@ -1,0 +1,121 @@
+//! A lake's URL → the object store behind it.
+//!
+//! The stores of the `object_store` package are taken as they are: they retry, and they put conditionally, which is
+//! what a commit needs. Settings and credentials come from the environment variables that each cloud's own tools use
+//! (`AWS_…`, `AZURE_…`, `GOOGLE_…`), never from the URL.
+
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreScheme};
+use url::Url;
+
+use crate::error::{Code, Error, Result, ResultExt};
+
+/// An object store and the place of a lake in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Location {
+    /// The store, rooted at the bucket, container or file system.
+    pub(crate) store: Arc<dyn ObjectStore>,
+    /// The lake's root in the store.
+    pub(crate) root: Path,
+    /// The lake's root as a URL that ends with a slash.
+    pub(crate) url: Url,
+}
+
+/// Parses a lake's URL; a plain path is one of this machine.
+///
+/// # Errors
+/// `configuration` when the URL names no store, or carries a user or password.
+pub(crate) fn parse_url(text: &str) -> Result<Url> {
+    let url = match Url::parse(text) {
+        // A single letter is a Windows drive and not a scheme.
+        Ok(url) if url.scheme().len() > 1 => url,
+        _ => {
+            let path = std::path::absolute(FilePath::new(text))
+                .or_error(Code::Configuration, format!("`{text}` is neither a URL nor a path"))?;
+            Url::from_directory_path(&path)
+                .map_err(|()| Error::new(Code::Configuration, format!("`{text}` is neither a URL nor a path")))?
+        }
+    };
+    if url.password().is_some() || url.query().is_some() {
+        return Err(Error::new(
+            Code::Configuration,
+            "the lake's URL must not carry a password or a query; credentials come from the environment",
+        ));
+    }
+    let mut url = url;
+    if !url.path().ends_with('/') {
+        let path = format!("{}/", url.path());
+        url.set_path(&path);
+    }
+    Ok(url)
+}
+
+/// Opens the store of a lake; asks nothing of it yet.
+///
+/// # Errors
+/// `configuration` when the scheme is unknown or a setting of the environment cannot be used.
+pub(crate) fn open(url: Url) -> Result<Location> {
+    let describe = |error: object_store::Error| {
+        Error::new(Code::Configuration, format!("cannot open the lake `{url}`: {error}")).caused_by(error)
+    };
+    let (scheme, root) = ObjectStoreScheme::parse(&url)
+        .map_err(|error| Error::new(Code::Configuration, format!("`{url}` is not a lake's URL: {error}")))?;
+    if matches!(scheme, ObjectStoreScheme::Http) {
+        return Err(Error::new(
+            Code::Configuration,
+            format!("`{url}` is not a lake's URL: use file://, s3://, az:// or gs://"),
+        ));
+    }
+    if scheme == ObjectStoreScheme::Local {
+        let path = url
+            .to_file_path()
+            .map_err(|()| Error::new(Code::Configuration, format!("`{url}` is not a path of this machine")))?;
+        let store = object_store::local::LocalFileSystem::new();
+        let root = Path::from_absolute_path(&path)
+            .or_error(Code::Configuration, format!("cannot open the lake `{url}`"))?;
+        return Ok(Location { store: Arc::new(store), root, url });
+    }
+    let settings = std::env::vars()
+        .filter(|(name, _)| ["AWS_", "AZURE_", "GOOGLE_"].iter().any(|cloud| name.starts_with(cloud)))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value));
+    let (store, _) = object_store::parse_url_opts(&url, settings).map_err(describe)?;
+    Ok(Location { store: Arc::from(store), root, url })
+}
+
+/// What a failed request to the store means.
+pub(crate) fn store_error(error: object_store::Error, doing: impl std::fmt::Display) -> Error {
+    use object_store::Error as Store;
+    let code = match &error {
+        Store::AlreadyExists { .. } | Store::Precondition { .. } => Code::ConnectionConflict,
+        Store::NotFound { .. } => Code::LakeDamaged,
+        _ => Code::LakeUnavailable,
+    };
+    Error::new(code, format!("{doing}: {error}")).caused_by(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_path_is_a_lake_of_this_machine() {
+        assert_eq!(parse_url("/tmp/a lake").unwrap().as_str(), "file:///tmp/a%20lake/");
+        assert_eq!(parse_url("s3://bucket/lake").unwrap().as_str(), "s3://bucket/lake/");
+    }
+
+    #[test]
+    fn credentials_in_a_url_are_refused_and_not_repeated() {
+        let error = parse_url("s3://user:hunter2@bucket/lake").unwrap_err();
+        assert_eq!(error.code(), Code::Configuration);
+        assert!(!error.to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn a_url_without_a_store_is_refused() {
+        assert_eq!(open(parse_url("ftp://host/lake").unwrap()).unwrap_err().code(), Code::Configuration);
+        assert_eq!(open(parse_url("https://host/lake").unwrap()).unwrap_err().code(), Code::Configuration);
+    }
+}

@@ -1,0 +1,341 @@
+//! One Delta table of a lake: created, opened, grown by columns, written, and committed to.
+//!
+//! The only file that knows how the Delta library is driven. Conflicts are not left to it: a commit is tried for exactly
+//! one version, and whoever loses looks at the new state and decides again (`commit`, `maintain`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use chrono::NaiveDate;
+use deltalake_core::datafile::writer::{DeltaWriter, WriterConfig};
+use deltalake_core::kernel::engine::arrow_conversion::{TryIntoArrow as _, TryIntoKernel as _};
+use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
+use deltalake_core::kernel::{Action, Add, StructType, Transaction};
+use deltalake_core::logstore::{StorageConfig, default_logstore};
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use deltalake_core::table::config::TablePropertiesExt as _;
+use deltalake_core::{DeltaTable, DeltaTableError};
+use futures::{StreamExt as _, TryStreamExt as _};
+use object_store::ObjectStore;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
+
+use super::store::Location;
+use super::{parquet as files, paths};
+use crate::error::{Code, Error, Result, ResultExt};
+use crate::event::schema::{self, TableName};
+
+#[expect(deprecated, reason = "arrow 59 deprecates it in favour of an example to copy; the store runs on this runtime")]
+type FileReader = parquet::arrow::async_reader::ParquetObjectReader;
+
+/// An open table at one version.
+pub struct Table {
+    name: TableName,
+    delta: DeltaTable,
+    store: Arc<dyn ObjectStore>,
+}
+
+/// A data file of a table's present version.
+#[derive(Clone, Debug)]
+pub struct DataFile {
+    /// Below the table's folder.
+    pub path: Path,
+    /// Bytes.
+    pub size: u64,
+    /// The partition's day.
+    pub date: Option<NaiveDate>,
+    /// Delta's statistics as JSON: `numRecords`, `minValues`, `maxValues`, `nullCount`.
+    pub stats: Option<String>,
+    pub(super) remove: deltalake_core::kernel::Remove,
+}
+
+/// How a commit for one version ended.
+pub(super) enum Attempt {
+    /// It is the table's new version.
+    Won,
+    /// Another writer took the version.
+    Lost,
+}
+
+/// What a commit says about itself.
+pub(super) struct Intent<'a> {
+    /// The operation in Delta's words.
+    pub(super) operation: DeltaOperation,
+    /// The transaction `(application, version)` that it carries.
+    pub(super) transaction: Option<(&'a str, i64)>,
+    /// Keys for the commit's own record, for a person who reads the log.
+    pub(super) metadata: Vec<(String, serde_json::Value)>,
+}
+
+/// An append in Delta's words.
+pub(super) fn append(table: TableName) -> DeltaOperation {
+    DeltaOperation::Write {
+        mode: SaveMode::Append,
+        partition_by: Some(schema::table(table).partition_by.clone()),
+        predicate: None,
+    }
+}
+
+impl Table {
+    /// Opens a table at its newest version; nothing when there is none.
+    pub(super) async fn open(at: &Location, name: TableName) -> Result<Option<Self>> {
+        let mut table = Self::at(at, name)?;
+        match table.delta.load().await {
+            Ok(()) => Ok(Some(table)),
+            Err(DeltaTableError::NotATable(_)) => Ok(None),
+            Err(error) => Err(table.error(error, "cannot open")),
+        }
+    }
+
+    /// Opens a table, creating it or adding the columns that a newer Waybill brought.
+    pub(super) async fn open_or_create(at: &Location, name: TableName) -> Result<Self> {
+        let Some(mut table) = Self::open(at, name).await? else {
+            let table = Self::at(at, name)?;
+            let definition = schema::table(name);
+            let schema = table.kernel_schema()?;
+            // Frequent log checkpoints keep the opening of the table flat: an hourly job makes 8,760 commits a year.
+            let created = table
+                .delta
+                .create()
+                .with_table_name(definition.name.clone())
+                .with_comment(definition.description.clone())
+                .with_columns(schema.fields().cloned())
+                .with_partition_columns(definition.partition_by.clone())
+                .with_configuration([
+                    ("delta.checkpointInterval", Some("20")),
+                    ("delta.logRetentionDuration", Some("interval 30 days")),
+                    ("delta.deletedFileRetentionDuration", Some("interval 7 days")),
+                    ("delta.enableExpiredLogCleanup", Some("true")),
+                ])
+                .await;
+            return match created {
+                Ok(delta) => Ok(Self { delta, ..table }),
+                // Somebody else created it at the same moment.
+                Err(error) => match Self::open(at, name).await? {
+                    Some(table) => Ok(table),
+                    None => Err(table.error(error, "cannot create")),
+                },
+            };
+        };
+        table.add_missing_columns().await?;
+        Ok(table)
+    }
+
+    fn at(at: &Location, name: TableName) -> Result<Self> {
+        let url = at
+            .url
+            .join(&format!("{name}/"))
+            .or_error(Code::Internal, format!("cannot build the URL of the table `{name}`"))?;
+        let store: Arc<dyn ObjectStore> =
+            Arc::new(PrefixStore::new(Arc::clone(&at.store), paths::table(&at.root, name.as_str())));
+        let log = default_logstore(Arc::clone(&store), Arc::clone(&at.store), &url, &StorageConfig::default());
+        Ok(Self { name, delta: DeltaTable::new(log), store })
+    }
+
+    /// Which table it is.
+    pub fn name(&self) -> TableName {
+        self.name
+    }
+
+    fn definition(&self) -> &'static schema::Table {
+        schema::table(self.name)
+    }
+
+    /// Reads what other writers committed since.
+    pub(super) async fn refresh(&mut self) -> Result<()> {
+        self.delta.update_state().await.map_err(|error| self.error(error, "cannot read the log of"))
+    }
+
+    /// The version that is open.
+    pub fn version(&self) -> u64 {
+        self.delta.version().unwrap_or_default()
+    }
+
+    /// The store, rooted at the table's folder.
+    pub fn store(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.store)
+    }
+
+    /// The table's columns as its log names them, partition columns included; perhaps more than this Waybill knows.
+    ///
+    /// # Errors
+    /// `lake-damaged` when the log's schema cannot be understood.
+    pub fn schema(&self) -> Result<SchemaRef> {
+        let snapshot = self.delta.snapshot().map_err(|error| self.error(error, "cannot read the schema of"))?;
+        let schema: arrow::datatypes::Schema = snapshot
+            .schema()
+            .as_ref()
+            .try_into_arrow()
+            .or_error(Code::LakeDamaged, format!("cannot read the schema of the table `{}`", self.name))?;
+        Ok(Arc::new(schema))
+    }
+
+    /// The data files of the open version, in the log's order.
+    ///
+    /// # Errors
+    /// `lake-damaged` when the log cannot be understood.
+    pub async fn files(&self) -> Result<Vec<DataFile>> {
+        let describe = |error| self.error(error, "cannot list the files of");
+        let snapshot = self.delta.snapshot().map_err(describe)?;
+        let log = self.delta.log_store();
+        let partition = self.definition().partition_by.first();
+        snapshot
+            .snapshot()
+            .file_views(log.as_ref(), None)
+            .map(|view| {
+                let view = view.map_err(describe)?;
+                let remove = view.remove_action(true);
+                let date = partition
+                    .and_then(|column| remove.partition_values.as_ref()?.get(column)?.as_deref()?.parse().ok());
+                Ok(DataFile {
+                    path: view.object_store_path(),
+                    size: u64::try_from(view.size()).unwrap_or_default(),
+                    date,
+                    stats: view.stats(),
+                    remove,
+                })
+            })
+            .try_collect()
+            .await
+    }
+
+    /// The last transaction of an application; 0 when it has none.
+    pub(super) async fn transaction(&self, application: &str) -> Result<i64> {
+        let describe = |error| self.error(error, "cannot read the transactions of");
+        let snapshot = self.delta.snapshot().map_err(describe)?;
+        let log = self.delta.log_store();
+        let version = snapshot.transaction_version(log.as_ref(), application).await.map_err(describe)?;
+        Ok(version.unwrap_or_default())
+    }
+
+    /// Writes batches as new data files, which nobody sees until a commit names them.
+    pub(super) async fn write(&self, batches: Vec<RecordBatch>) -> Result<Vec<Add>> {
+        let rows = batches.iter().map(RecordBatch::num_rows).sum();
+        let mut writer = self.writer(rows)?;
+        for batch in &batches {
+            writer.write(batch).await.map_err(|error| self.error(error, "cannot write to"))?;
+        }
+        writer.close().await.map_err(|error| self.error(error, "cannot write to"))
+    }
+
+    /// A writer for about `rows` rows.
+    pub(super) fn writer(&self, rows: usize) -> Result<DeltaWriter> {
+        let snapshot = self.delta.snapshot().map_err(|error| self.error(error, "cannot write to"))?;
+        let properties = files::writer_properties(self.definition(), rows);
+        let config = WriterConfig::new(
+            self.definition().arrow_schema(),
+            self.definition().partition_by.clone(),
+            Some(properties),
+            None,
+            None,
+            snapshot.table_config().num_indexed_cols(),
+            None,
+        );
+        Ok(DeltaWriter::new(Arc::clone(&self.store), config))
+    }
+
+    /// Reads a data file; all columns, or only those named.
+    pub(super) async fn read(
+        &self,
+        file: &DataFile,
+        columns: Option<&[&str]>,
+    ) -> Result<ParquetRecordBatchStream<FileReader>> {
+        let doing = || format!("cannot read `{}` of the table `{}`", file.path, self.name);
+        let reader = FileReader::new(Arc::clone(&self.store), file.path.clone()).with_file_size(file.size);
+        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.or_error(Code::LakeDamaged, doing())?;
+        let mask = match columns {
+            Some(columns) => ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied()),
+            None => ProjectionMask::all(),
+        };
+        builder.with_projection(mask).build().or_error(Code::LakeDamaged, doing())
+    }
+
+    /// Tries to make `actions` the version that follows the open one.
+    ///
+    /// An error leaves open whether the commit landed (its answer may have been lost): look the transaction up.
+    pub(super) async fn try_commit(&mut self, actions: Vec<Action>, intent: Intent<'_>) -> Result<Attempt> {
+        let snapshot = self.delta.snapshot().map_err(|error| self.error(error, "cannot commit to"))?;
+        let mut properties = CommitProperties::default().with_max_retries(0).with_metadata(intent.metadata);
+        if let Some((application, version)) = intent.transaction {
+            properties = properties.with_application_transaction(Transaction::new(application, version));
+        }
+        let committed = CommitBuilder::from(properties)
+            .with_actions(actions)
+            .build(Some(snapshot), self.delta.log_store(), intent.operation)
+            .await;
+        match committed {
+            Ok(_) => Ok(Attempt::Won),
+            Err(
+                DeltaTableError::VersionAlreadyExists(_)
+                | DeltaTableError::Transaction {
+                    source: TransactionError::VersionAlreadyExists(_) | TransactionError::MaxCommitAttempts(_),
+                },
+            ) => Ok(Attempt::Lost),
+            Err(error) => Err(self.error(error, "cannot commit to")),
+        }
+    }
+
+    /// Writes a log checkpoint and removes log entries that are past their retention; returns how many were removed.
+    pub(super) async fn tidy_log(&self) -> Result<usize> {
+        let describe = |error| self.error(error, "cannot tidy the log of");
+        deltalake_core::checkpoints::create_checkpoint(&self.delta, None).await.map_err(describe)?;
+        deltalake_core::checkpoints::cleanup_metadata(&self.delta, None).await.map_err(describe)
+    }
+
+    /// Deletes files that no version within the retention names; returns how many.
+    pub(super) async fn vacuum(&self, retention: Option<chrono::Duration>) -> Result<usize> {
+        let mut builder = self.delta.clone().vacuum();
+        if let Some(retention) = retention {
+            builder = builder.with_retention_period(retention).with_enforce_retention_duration(false);
+        }
+        let (_, metrics) = builder.await.map_err(|error| self.error(error, "cannot vacuum"))?;
+        Ok(metrics.files_deleted.len())
+    }
+
+    async fn add_missing_columns(&mut self) -> Result<()> {
+        let present = self.schema()?;
+        let wanted = self.kernel_schema()?;
+        let missing: Vec<_> =
+            wanted.fields().filter(|field| present.column_with_name(field.name()).is_none()).cloned().collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        // A new column is absent from old files, so it must be nullable there whatever it is in new ones.
+        let missing = missing.into_iter().map(|mut field| {
+            field.nullable = true;
+            field
+        });
+        self.delta = self
+            .delta
+            .clone()
+            .add_columns()
+            .with_fields(missing)
+            .await
+            .map_err(|error| self.error(error, "cannot add columns to"))?;
+        Ok(())
+    }
+
+    fn kernel_schema(&self) -> Result<StructType> {
+        self.definition().arrow_schema().as_ref().try_into_kernel().or_error(
+            Code::Internal,
+            format!("the schema of the table `{}` is not one of Delta's", self.name),
+        )
+    }
+
+    fn error(&self, error: DeltaTableError, doing: &str) -> Error {
+        let code = match &error {
+            DeltaTableError::ObjectStore { .. } => Code::LakeUnavailable,
+            _ => Code::LakeDamaged,
+        };
+        Error::new(code, format!("{doing} the table `{}`: {error}", self.name)).caused_by(error)
+    }
+}
+
+/// Partition values as a log entry wants them.
+pub(super) fn metadata<const N: usize>(entries: [(&str, String); N]) -> Vec<(String, serde_json::Value)> {
+    entries.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect::<HashMap<_, _>>().into_iter().collect()
+}

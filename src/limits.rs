@@ -1,0 +1,153 @@
+//! Every limit of the program in one place, each with its unit and its reason.
+//!
+//! May use: nothing of Waybill.
+
+use std::time::Duration;
+
+/// Requests at once on one mailbox. Microsoft's documented concurrency limit of the Outlook service per application
+/// and mailbox: <https://learn.microsoft.com/graph/throttling-limits#outlook-service-limits>.
+pub const REQUESTS_PER_MAILBOX: usize = 4;
+
+/// Graph requests at once over all mailboxes when a run begins; Microsoft's pages disagree on whether the limit of 4 is
+/// per mailbox or per application, so the limiter starts moderate and lets refusals steer.
+pub const GRAPH_REQUESTS_START: usize = 32;
+
+/// Graph requests at once over all mailboxes, at most: beyond this the sockets cost more than they bring.
+pub const GRAPH_REQUESTS_MAX: usize = 256;
+
+/// Graph requests at once over all mailboxes, at least, however much the service refuses: below this a run would stall.
+pub const GRAPH_REQUESTS_MIN: usize = 2;
+
+/// Blobs read at once. Each holds a connection and one network chunk; 8 keep the feed's latency hidden.
+pub const BLOBS_AT_ONCE: usize = 8;
+
+/// Sends between decoding and resolving. About 1 KB each; deep enough to bridge a slow blob.
+pub const SENDS_QUEUED: usize = 512;
+
+/// Messages in work at once. Most wait for their mailbox's turn, which costs little.
+pub const MESSAGES_AT_ONCE: usize = 256;
+
+/// Finished messages between hashing and committing.
+pub const FATES_QUEUED: usize = 512;
+
+/// Rows after which a slice is committed: about 20 MB of Arrow data, and at most a minute of work at common rates.
+pub const SLICE_ROWS: usize = 10_000;
+
+/// Records after which a slice is committed even when few of them were sends, so that a crash does not cost hours.
+pub const SLICE_RECORDS: u64 = 5_000_000;
+
+/// Time after which a slice is committed: what a crash costs at most.
+pub const SLICE_TIME: Duration = Duration::from_secs(120);
+
+/// Bytes of one audit record. Records of 1 MB exist in the field; one that is larger is quarantined, cut.
+pub const RECORD_BYTES: usize = 8 * 1024 * 1024;
+
+/// Bytes of an unreadable record that are kept in quarantine.
+pub const QUARANTINE_BYTES: usize = 256 * 1024;
+
+/// Bytes of a JSON answer (a listing page, a message with its attachments) that are held at once.
+pub const ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+/// Times that one request is sent before it counts as failed.
+pub const ATTEMPTS: u32 = 6;
+
+/// Times that one request waits for its turn when the service says "too many"; more than for faults, since waiting helps.
+pub const THROTTLED_ATTEMPTS: u32 = 30;
+
+/// The first pause between two attempts; doubles, with jitter.
+pub const BACKOFF_START: Duration = Duration::from_millis(250);
+
+/// The longest pause that Waybill chooses by itself.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// The longest pause that a service may ask for; longer ones are cut to this and asked again.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+
+/// Time to connect.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Time without a single byte, after which a connection counts as broken. Graph renders large attachments for up to
+/// 30 s before the first byte (microsoft-graph-docs#21183).
+pub const READ_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Redirects that are followed: none of the services redirects.
+pub const REDIRECTS: usize = 0;
+
+/// Pages of one listing. 7 days of the busiest tenant stay far below; a loop of the service does not run for ever.
+pub const PAGES: usize = 100_000;
+
+/// The feed's longest window: 24 hours.
+pub const WINDOW_MAX: chrono::Duration = chrono::Duration::hours(24);
+
+/// How far back the feed reaches; 5 minutes less than its 7 days, so that a listing never starts on the edge.
+pub const FEED_MEMORY: chrono::Duration = chrono::Duration::minutes(7 * 24 * 60 - 5);
+
+/// How long a window that was read is listed again, with the same boundaries, because content may be listed later than
+/// it was created. Microsoft promises no latency; anomalies of hours are normal.
+pub const WINDOW_SETTLES: chrono::Duration = chrono::Duration::hours(12);
+
+/// Age of a send up to which a missing message counts as "not there yet" and is owed.
+pub const MESSAGE_AWAITED: chrono::Duration = chrono::Duration::hours(48);
+
+/// Age of a send up to which a hash that failed is tried again by later runs.
+pub const HASH_AWAITED: chrono::Duration = chrono::Duration::days(14);
+
+/// Record ids that a checkpoint remembers. They only save requests (the lake itself decides what is new), so the oldest may go.
+pub const SEEN_RECORDS: usize = 200_000;
+
+/// How long a record id is remembered: as long as the feed can repeat it.
+pub const SEEN_TIME: chrono::Duration = chrono::Duration::days(8);
+
+/// Reads of one attachment before it is owed to a later run.
+pub const HASH_ATTEMPTS: u32 = 4;
+
+/// Bytes that are hashed on the network thread: about 0.1 ms of work. More goes to the CPU pool.
+pub const HASH_INLINE_BYTES: usize = 64 * 1024;
+
+/// Bytes that one attachment gathers before they go to the CPU pool; two such pieces per stream are in memory.
+pub const HASH_PIECE_BYTES: usize = 256 * 1024;
+
+/// Attachments whose bytes flow at once; with the pieces above this bounds the memory of a run.
+pub const STREAMS_AT_ONCE: usize = 64;
+
+/// First bytes of an attachment from which its type is detected; enough for the formats inside ZIP and OLE containers.
+pub const SNIFF_BYTES: usize = 8 * 1024;
+
+/// Tries of one commit against other writers. Each loses only to a writer that made progress.
+pub const COMMIT_ATTEMPTS: u32 = 50;
+
+/// Bytes of a refusal's body that are looked at: an error document has a few hundred.
+pub const REFUSAL_BYTES: usize = 64 * 1024;
+
+/// Times that a listing begins anew because the service lost its place between two pages.
+pub const LISTING_RESTARTS: u32 = 3;
+
+/// Part of a token's life after which a new one is asked for while the old one still works, in percent.
+pub const TOKEN_REFRESH_PERCENT: u32 = 80;
+
+/// Life of a token whose answer does not tell it; the feed's guide suggests a new one every 45 minutes.
+pub const TOKEN_LIFE: Duration = Duration::from_secs(45 * 60);
+
+/// Difference between this machine's clock and the service's from which it is blamed for a refusal; Entra tolerates as much.
+pub const CLOCK_SKEW: chrono::Duration = chrono::Duration::minutes(5);
+
+/// Age of a send from which a message that is in no folder is looked for among the recoverable items.
+pub const MESSAGE_SETTLES: chrono::Duration = chrono::Duration::minutes(5);
+
+/// Messages of one internet message id per page; more than a few are copies, which come on further pages.
+pub const MESSAGES_PER_PAGE: usize = 25;
+
+/// Entries of a directory page: the largest that the service gives.
+pub const DIRECTORY_PAGE: usize = 999;
+
+/// Entries of a scope that are looked up one by one; for more of them, reading the directory whole costs less.
+pub const SINGLE_LOOKUPS: usize = 20;
+
+/// Mailboxes whose limiter is remembered before idle ones are forgotten. About 200 bytes each.
+pub const MAILBOXES_REMEMBERED: usize = 10_000;
+
+/// Memory of one query; what needs more spills to disk or fails with a clear error.
+pub const QUERY_MEMORY_BYTES: usize = 1024 * 1024 * 1024;
+
+/// Reads of one blob whose body breaks off, before it is owed to a later run.
+pub const BLOB_READS: u32 = 3;

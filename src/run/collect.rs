@@ -1,0 +1,372 @@
+//! Fates → commits: the only place where a run's state changes.
+//!
+//! A blob is done when it was read to its end and each of its sends met its fate; only then is it marked as read. Rows of
+//! a blob that is not done may be committed before: their records are marked as seen, and the blob is read again.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use chrono::NaiveDate;
+
+use super::fate::{Fate, Outcome, Retried, Tally, reason};
+use super::plan::Lost;
+use super::report::Report;
+use super::row::Stamp;
+use super::state::{OwedBlob, OwedHash, OwedMessage, State};
+use crate::clock::Time;
+use crate::error::{Code, Error, Result};
+use crate::event::id::{GapKey, QuarantineKey, gap_id, quarantine_id};
+use crate::event::{FileEvent, Gap, GapKind, HashStatus, Quarantined};
+use crate::lake::{Commit, Committed, Outbox, Writer};
+use crate::limits;
+use crate::source::{ContentBlob, UnreadableRecord, Window};
+
+/// Gathers fates until a slice is worth a commit.
+pub(super) struct Collector {
+    stamp: Stamp,
+    writer: Writer,
+    /// The state that the next commit makes effective.
+    state: State,
+    /// The state that is effective.
+    before: Option<State>,
+    rows: Vec<FileEvent>,
+    row_of: HashMap<String, usize>,
+    replaces: Vec<(String, NaiveDate)>,
+    outbox: Outbox,
+    met: Vec<String>,
+    blobs: HashMap<(Window, String), Blob>,
+    records_since_commit: u64,
+    last_commit: Time,
+    pub(super) report: Report,
+}
+
+/// A blob on its way to being done.
+#[derive(Default)]
+struct Blob {
+    /// Its sends, once it was read to its end.
+    sends: Option<u64>,
+    /// Its sends that met their fate.
+    met: u64,
+    unreadable: Vec<UnreadableRecord>,
+}
+
+impl Collector {
+    pub(super) fn new(stamp: Stamp, writer: Writer, before: Option<State>, state: State, report: Report) -> Self {
+        let last_commit = stamp.started_at;
+        Self {
+            stamp,
+            writer,
+            state,
+            before,
+            rows: Vec::new(),
+            row_of: HashMap::new(),
+            replaces: Vec::new(),
+            outbox: Outbox::default(),
+            met: Vec::new(),
+            blobs: HashMap::new(),
+            records_since_commit: 0,
+            last_commit,
+            report,
+        }
+    }
+
+    pub(super) fn extend(&mut self, now: Time) -> Vec<Lost> {
+        super::plan::extend(&mut self.state, now)
+    }
+
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Says that a blob is on its way, so that a send of it is counted for the right window.
+    pub(super) fn listed(&mut self, window: Window, blobs: &[ContentBlob]) {
+        let newest = blobs.iter().map(|blob| blob.created).max();
+        self.state.newest_content = self.state.newest_content.max(newest);
+        if let Some(open) = self.state.windows.iter_mut().find(|open| open.window == window) {
+            open.listed = true;
+        }
+        self.report.windows += 1;
+    }
+
+    /// Says that a window could not be listed; it stays open for the next run.
+    pub(super) fn not_listed(&mut self, window: Window, error: &Error) {
+        self.report.windows_failed += 1;
+        self.report.failed(error);
+        if error.code() == Code::GapTooOld {
+            self.lost(Lost { window, reason: reason(error) });
+            self.state.windows.retain(|open| open.window != window);
+        }
+    }
+
+    /// Records an interval that cannot be read any more.
+    pub(super) fn lost(&mut self, lost: Lost) {
+        self.gap(GapKind::FeedMemory, Some(lost.window), None, None, lost.reason);
+    }
+
+    /// Says that the feed was off: what became available meanwhile was never kept.
+    pub(super) fn subscription_was_off(&mut self, window: Window) {
+        let reason = format!("{}: the audit subscription was off and was started by this run", Code::SubscriptionDisabled);
+        self.gap(GapKind::Subscription, Some(window), None, None, reason);
+    }
+
+    pub(super) fn collect(&mut self, fate: Fate, now: Time) {
+        match fate {
+            Fate::BlobRead { blob, window, sends, tally, unreadable } => {
+                self.count(tally);
+                let entry = self.blobs.entry((window, blob.id.clone())).or_default();
+                entry.sends = Some(sends);
+                entry.unreadable = unreadable;
+                self.settle((window, blob.id), now);
+            }
+            Fate::BlobFailed { blob, window, tally, error } => {
+                self.count(tally);
+                self.blob_failed(blob, window, &error);
+            }
+            Fate::Send { window, blob_id, record_id, outcome } => {
+                self.send(&record_id, outcome);
+                self.met.push(record_id);
+                let key = (window, blob_id);
+                self.blobs.entry(key.clone()).or_default().met += 1;
+                self.settle(key, now);
+            }
+            Fate::Retried(Retried::Message { owed, outcome }) => self.retried_message(*owed, outcome),
+            Fate::Retried(Retried::Hash { before, row, still_owed }) => self.retried_hash(*before, *row, still_owed),
+        }
+    }
+
+    /// Whether enough came together for a commit.
+    pub(super) fn is_slice(&self, now: Time) -> bool {
+        self.rows.len() >= limits::SLICE_ROWS
+            || self.records_since_commit >= limits::SLICE_RECORDS
+            || (now - self.last_commit).to_std().is_ok_and(|time| time >= limits::SLICE_TIME)
+    }
+
+    /// Commits what came together; returns the event ids that are in the lake now.
+    pub(super) async fn commit(&mut self, now: Time) -> Result<Vec<String>> {
+        let met = std::mem::take(&mut self.met);
+        self.state.remember(met, now);
+        self.state.check(self.before.as_ref())?;
+        let mut rows = std::mem::take(&mut self.rows);
+        self.row_of.clear();
+        for row in &mut rows {
+            // A row becomes searchable with this commit, and so does what a retry added to it.
+            row.inserted_at = now;
+        }
+        let ids = rows.iter().map(|row| row.event_id.clone()).collect();
+        let commit = Commit {
+            rows,
+            replaces: std::mem::take(&mut self.replaces),
+            outbox: std::mem::take(&mut self.outbox),
+            state: &self.state,
+        };
+        let Committed { added, replaced, doubled } = self.writer.commit(commit).await?;
+        self.report.events += added;
+        self.report.events_upgraded += replaced;
+        self.report.events_doubled += doubled;
+        self.report.commits += 1;
+        self.before = Some(self.state.clone());
+        self.records_since_commit = 0;
+        self.last_commit = now;
+        Ok(ids)
+    }
+
+    /// The last commit of a run: with the run's own row, and with windows closed when all of them were dealt with.
+    pub(super) async fn finish(&mut self, now: Time, is_whole: bool) -> Result<()> {
+        if is_whole {
+            super::plan::close(&mut self.state, now);
+        }
+        self.report.finish(now, &self.state);
+        self.outbox.runs.push(self.report.row(&self.stamp));
+        // The counts of this last slice reach the report after its row was written; say them before.
+        let last = self.outbox.runs.len() - 1;
+        let (added, replaced) = self.expected();
+        self.outbox.runs[last].events += added;
+        self.outbox.runs[last].events_upgraded += replaced;
+        self.commit(now).await.map(drop)
+    }
+
+    fn expected(&self) -> (u64, u64) {
+        let leaving: HashSet<&str> = self.replaces.iter().map(|(id, _)| id.as_str()).collect();
+        let replaced = self.rows.iter().filter(|row| leaving.contains(row.event_id.as_str())).count();
+        ((self.rows.len() - replaced) as u64, replaced as u64)
+    }
+
+    fn count(&mut self, tally: Tally) {
+        self.report.tally += tally;
+        self.records_since_commit += tally.records;
+    }
+
+    fn settle(&mut self, key: (Window, String), now: Time) {
+        let Some(blob) = self.blobs.get(&key) else { return };
+        if blob.sends != Some(blob.met) {
+            return;
+        }
+        let blob = self.blobs.remove(&key).unwrap_or_default();
+        let (window, id) = key;
+        for record in blob.unreadable {
+            self.quarantine(&id, record, now);
+        }
+        self.report.blobs += 1;
+        self.state.owed.blobs.retain(|owed| owed.blob.id != id || owed.window != window);
+        if let Some(open) = self.state.windows.iter_mut().find(|open| open.window == window) {
+            open.read.insert(id);
+        }
+    }
+
+    fn blob_failed(&mut self, blob: ContentBlob, window: Window, error: &Error) {
+        self.report.blobs_failed += 1;
+        self.report.failed(error);
+        self.blobs.remove(&(window, blob.id.clone()));
+        self.state.owed.blobs.retain(|owed| owed.blob.id != blob.id || owed.window != window);
+        if error.code() == Code::ContentExpired {
+            let created = Window::new(blob.created, blob.created + chrono::Duration::seconds(1));
+            self.gap(GapKind::Blob, created, Some(blob.id.clone()), None, reason(error));
+            if let Some(open) = self.state.windows.iter_mut().find(|open| open.window == window) {
+                open.read.insert(blob.id);
+            }
+        } else {
+            self.state.owed.blobs.push(OwedBlob { blob, window, reason: reason(error) });
+        }
+    }
+
+    fn send(&mut self, record_id: &str, outcome: Outcome) {
+        self.report.sends_met += 1;
+        match outcome {
+            Outcome::Events { rows, owed } => {
+                self.state.owed.hashes.extend(owed);
+                self.add(rows);
+            }
+            Outcome::Claimed { event_ids } => {
+                self.report.sends_claimed += 1;
+                for id in event_ids {
+                    // The row of the other record is still here unless it was committed; then the lake names one record.
+                    if let Some(row) = self.row_of.get(&id).and_then(|index| self.rows.get_mut(*index)) {
+                        row.audit_record_ids.push(record_id.to_owned());
+                    }
+                }
+            }
+            Outcome::Owed { rows, owed } => {
+                self.state.owed.messages.push(*owed);
+                self.add(rows);
+            }
+            Outcome::Lost { rows, reason, subject } => self.message_lost(rows, reason, subject),
+        }
+    }
+
+    fn message_lost(&mut self, rows: Vec<FileEvent>, reason: String, subject: String) {
+        if rows.is_empty() {
+            // No row can say it, so a gap does: whether this message carried files is not known.
+            self.gap(GapKind::Message, None, None, Some(subject), reason);
+        }
+        self.add(rows);
+    }
+
+    fn retried_message(&mut self, owed: OwedMessage, outcome: Outcome) {
+        self.state.owed.messages.retain(|other| other.send.id != owed.send.id);
+        let rows = match outcome {
+            Outcome::Owed { owed: again, .. } => {
+                self.state.owed.messages.push(OwedMessage { reason: again.reason, ..owed });
+                return;
+            }
+            Outcome::Events { rows, owed: hashes } => {
+                self.state.owed.hashes.extend(hashes);
+                rows
+            }
+            Outcome::Lost { rows, reason, subject } => {
+                if rows.is_empty() {
+                    self.gap(GapKind::Message, None, None, Some(subject), reason);
+                }
+                rows
+            }
+            Outcome::Claimed { .. } => Vec::new(),
+        };
+        self.replaces.extend(owed.rows);
+        self.add(rows);
+    }
+
+    fn retried_hash(&mut self, before: OwedHash, row: FileEvent, still_owed: bool) {
+        self.state.owed.hashes.retain(|other| other.row.event_id != before.row.event_id);
+        if still_owed {
+            self.state.owed.hashes.push(before);
+            return;
+        }
+        self.replaces.push((before.row.event_id.clone(), before.row.event_date()));
+        self.add(vec![row]);
+    }
+
+    fn add(&mut self, rows: Vec<FileEvent>) {
+        for row in rows {
+            match row.hash_status {
+                HashStatus::Hashed => {
+                    self.report.hashed += 1;
+                    self.report.bytes_hashed += row.file_size_bytes.unwrap_or(0);
+                }
+                HashStatus::Owed | HashStatus::Unavailable | HashStatus::NotApplicable => {
+                    let code = row.hash_error.as_deref().unwrap_or_default().split(':').next().unwrap_or_default();
+                    *self.report.not_hashed.entry(code.to_owned()).or_default() += 1;
+                    self.report.unavailable += u64::from(row.hash_status == HashStatus::Unavailable);
+                }
+            }
+            self.row_of.insert(row.event_id.clone(), self.rows.len());
+            self.rows.push(row);
+        }
+    }
+
+    fn gap(
+        &mut self,
+        kind: GapKind,
+        window: Option<Window>,
+        blob_id: Option<String>,
+        subject: Option<String>,
+        reason: String,
+    ) {
+        self.report.gaps += 1;
+        let found_at = self.stamp.started_at;
+        self.outbox.gaps.push(Gap {
+            gap_id: gap_id(&GapKey {
+                connection_id: &self.stamp.connection_id.to_string(),
+                kind,
+                window: window.map(Into::into),
+                content_blob_id: blob_id.as_deref(),
+                subject: subject.as_deref(),
+            }),
+            found_at,
+            kind,
+            connection_id: self.stamp.connection_id.to_string(),
+            connection_name: self.stamp.connection_name.clone(),
+            window_start: window.map(|window| window.start()),
+            window_end: window.map(|window| window.end()),
+            content_blob_id: blob_id,
+            subject,
+            reason,
+            remedy: window.map(|window| {
+                format!(
+                    "waybill backfill --connection '{}' --begin {} --end {} --audit EXPORT",
+                    self.stamp.connection_name,
+                    window.start().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+                    window.end().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+                )
+            }),
+            run_id: self.stamp.run_id.to_string(),
+        });
+    }
+
+    fn quarantine(&mut self, blob_id: &str, record: UnreadableRecord, now: Time) {
+        self.report.quarantined += 1;
+        let connection_id = self.stamp.connection_id.to_string();
+        self.outbox.quarantine.push(Quarantined {
+            quarantine_id: quarantine_id(&QuarantineKey { connection_id: &connection_id, raw: &record.raw }),
+            found_at: now,
+            connection_id,
+            connection_name: self.stamp.connection_name.clone(),
+            content_blob_id: Some(blob_id.to_owned()),
+            reason: record.reason,
+            raw: record.raw,
+            run_id: self.stamp.run_id.to_string(),
+        });
+    }
+}
+
+/// Counts by reason as the lake keeps them: `code=count`.
+pub(super) fn pairs<K: std::fmt::Display>(counts: &BTreeMap<K, u64>) -> Vec<String> {
+    counts.iter().map(|(key, count)| format!("{key}={count}")).collect()
+}

@@ -1,0 +1,98 @@
+//! Attachment stream → digests, or the reason why not.
+//!
+//! Bytes flow from the network into the hasher and are gone. Pieces of a large attachment go to the CPU pool, one at a
+//! time, while the next piece is gathered; a small one is hashed where it arrives. A stream that breaks starts again
+//! from its beginning, digests included, since the service does not promise ranges.
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use tokio::sync::{Semaphore, oneshot};
+use tracing::debug;
+
+use crate::digest::{Digests, HashPool, Hasher};
+use crate::error::{Code, Error, Result};
+use crate::limits;
+use crate::source::{AttachmentBody, AttachmentRef, Source};
+
+/// What an attachment's bytes told.
+pub(super) struct Hashed {
+    pub(super) digests: Digests,
+    pub(super) type_by_bytes: Option<&'static str>,
+}
+
+/// Reads an attachment through the hasher, trying again what may heal.
+pub(super) async fn attachment<S: Source>(
+    source: &S,
+    pool: &HashPool,
+    streams: &Semaphore,
+    attachment: &AttachmentRef,
+) -> Result<Hashed> {
+    let mut attempt = 1;
+    loop {
+        let stream = streams.acquire().await.expect("the semaphore is never closed");
+        let hashed = match source.open(attachment).await {
+            Ok(body) => stream_through(pool, body).await,
+            Err(error) => Err(error),
+        };
+        drop(stream);
+        match hashed {
+            Ok(hashed) => return Ok(hashed),
+            // Only a body that broke on its way is read again here; whatever the source gave up on is owed.
+            Err(error) if error.code() == Code::ContentUnreadable && attempt < limits::HASH_ATTEMPTS => {
+                debug!(attempt, %error, "an attachment's stream broke; reading it again");
+                tokio::time::sleep(limits::BACKOFF_START * 2_u32.pow(attempt)).await;
+                attempt += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn stream_through(pool: &HashPool, mut body: AttachmentBody) -> Result<Hashed> {
+    let mut work = Work::Here(Hasher::new());
+    let (mut piece, mut piece_bytes) = (Vec::new(), 0);
+    while let Some(bytes) = body.bytes.next().await {
+        let bytes = bytes?;
+        piece_bytes += bytes.len();
+        piece.push(bytes);
+        if piece_bytes >= limits::HASH_PIECE_BYTES {
+            let hasher = work.hasher().await?;
+            work = Work::submit(pool, hasher, std::mem::take(&mut piece));
+            piece_bytes = 0;
+        }
+    }
+    let mut hasher = work.hasher().await?;
+    if piece_bytes > limits::HASH_INLINE_BYTES {
+        hasher = Work::submit(pool, hasher, piece).hasher().await?;
+    } else {
+        piece.iter().for_each(|bytes| hasher.update(bytes));
+    }
+    let (digests, type_by_bytes) = hasher.finish();
+    Ok(Hashed { digests, type_by_bytes })
+}
+
+/// Where the hasher is.
+enum Work {
+    Here(Hasher),
+    OnPool(oneshot::Receiver<Hasher>),
+}
+
+impl Work {
+    fn submit(pool: &HashPool, mut hasher: Hasher, piece: Vec<Bytes>) -> Self {
+        let (done, hashed) = oneshot::channel();
+        let job = move || {
+            piece.iter().for_each(|bytes| hasher.update(bytes));
+            hasher
+        };
+        // Nobody waits any more when the run was interrupted.
+        pool.spawn(job, |hasher| drop(done.send(hasher)));
+        Self::OnPool(hashed)
+    }
+
+    async fn hasher(self) -> Result<Hasher> {
+        match self {
+            Self::Here(hasher) => Ok(hasher),
+            Self::OnPool(hashed) => hashed.await.map_err(|_| Error::new(Code::Internal, "a hashing thread is gone")),
+        }
+    }
+}

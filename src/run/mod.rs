@@ -1,0 +1,385 @@
+//! One run of one connection: the whole path on one page.
+//!
+//! ```text
+//!   plan ─▶ list ─▶ read ─────────▶ resolve ─▶ hash ─▶ collect ─▶ commit
+//!           windows  blobs → sends   messages   bytes   fates      rows + state, slice by slice
+//! ```
+//!
+//! [`run`] wires the stages with bounded channels, so that a slow stage holds the ones before it back. Every item leaves
+//! its stage with a [`fate`]; `collect` turns fates into commits and is the only one that changes the state. What an
+//! earlier run owed goes through the same stages first.
+//!
+//! May use: `source`, `digest`, `event`, `lake`, and the base. Knows nothing of Microsoft but what `source` says.
+
+mod collect;
+mod fate;
+mod hash;
+mod plan;
+mod read;
+mod report;
+mod resolve;
+mod row;
+mod state;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+pub use self::report::{Failure, OwedCounts, Report};
+pub use crate::event::Outcome;
+pub use self::state::State;
+use crate::clock::{Clock, Time};
+use crate::digest::HashPool;
+use crate::error::{Code, Error, Result};
+use crate::lake::Lake;
+use crate::limits;
+use crate::monitor::Progress;
+use crate::source::{ContentBlob, Feed, ResolvedScope, Scope, SendRecord, Source, Window};
+use collect::Collector;
+use fate::Fate;
+use row::Stamp;
+
+/// Whose run it is, and how.
+pub struct Job {
+    /// The connection's id.
+    pub connection_id: Uuid,
+    /// Its display name.
+    pub connection_name: String,
+    /// The tenant that it reads.
+    pub tenant_id: Uuid,
+    /// Whose mailboxes are monitored.
+    pub scope: Scope,
+    /// From when on.
+    pub since: Time,
+    /// Only what earlier runs owed; nothing new is asked for.
+    pub owed_only: bool,
+    /// What time it is.
+    pub clock: Clock,
+    /// Cancelled when a signal came: the run commits what it has and ends.
+    pub interrupt: CancellationToken,
+    /// What a person sees meanwhile.
+    pub progress: Arc<Progress>,
+}
+
+/// Runs one connection once: from its checkpoint to now, in slices that each end in one commit.
+///
+/// # Errors
+/// Only when not even the run's own row could be committed: the lake is unavailable or damaged, or another run of the
+/// connection committed first. Whatever else ended the run is in the report.
+pub async fn run<S: Source>(job: Job, source: Arc<S>, lake: &Lake) -> Result<Report> {
+    let stamp = Stamp {
+        tenant_id: job.tenant_id,
+        connection_id: job.connection_id,
+        connection_name: job.connection_name.clone(),
+        run_id: Uuid::new_v4(),
+        started_at: job.clock.now(),
+    };
+    info!(run = %stamp.run_id, connection = %stamp.connection_name, "run begins");
+    let (writer, before) = lake.writer::<State>(job.connection_id, stamp.run_id).await?;
+    let state = before.clone().unwrap_or_else(|| State::new(plan::whole_seconds(job.since)));
+    let report = Report::start(&stamp, job.scope.kind());
+    let mut collector = Collector::new(stamp.clone(), writer, before, state, report);
+
+    let ended = gather(&job, &stamp, &source, &mut collector).await;
+
+    collector.report.usage = source.usage();
+    let is_whole = ended.is_ok() && !job.owed_only;
+    match ended {
+        Ok(()) => {}
+        Err(error) if error.code() == Code::Interrupted => collector.report.outcome = Outcome::Interrupted,
+        // Nothing of this run may become visible when another one won, and nothing can when the lake is away.
+        Err(error) if matches!(error.code(), Code::RunInProgress | Code::LakeUnavailable | Code::LakeDamaged | Code::Internal) => {
+            return Err(error);
+        }
+        Err(error) => {
+            warn!(code = %error.code(), %error, "the run ends before its time");
+            collector.report.exit_code = error.code().exit_code();
+            collector.report.error = Some(Failure::from(&error));
+        }
+    }
+    collector.finish(job.clock.now(), is_whole).await?;
+    Ok(collector.report)
+}
+
+/// Feeds the collector until everything that there is to read met its fate.
+async fn gather<S: Source>(job: &Job, stamp: &Stamp, source: &Arc<S>, collector: &mut Collector) -> Result<()> {
+    let feed = interruptible(&job.interrupt, source.prepare()).await?;
+    let scope = interruptible(&job.interrupt, source.resolve_scope(&job.scope)).await?;
+    collector.report.scope_people = scope.people();
+    collector.report.scope_findings.clone_from(&scope.findings);
+    for finding in &scope.findings {
+        warn!("{finding}");
+    }
+    let work = collector.plan(job, feed);
+    let (sends_in, sends_out) = mpsc::channel(limits::SENDS_QUEUED);
+    let (fates_in, mut fates_out) = mpsc::channel(limits::FATES_QUEUED);
+    let pipeline = Arc::new(Pipeline {
+        source: Arc::clone(source),
+        pool: HashPool::new()?,
+        streams: Semaphore::new(limits::STREAMS_AT_ONCE),
+        messages: Arc::new(Semaphore::new(limits::MESSAGES_AT_ONCE)),
+        scope,
+        stamp: stamp.clone(),
+        clock: job.clock.clone(),
+        progress: Arc::clone(&job.progress),
+        taken: Mutex::new(collector.state().seen.iter().map(|seen| seen.id.clone()).collect()),
+        claimed: Mutex::default(),
+        sends: sends_in.downgrade(),
+        fates: fates_in.downgrade(),
+    });
+    let mut stages = JoinSet::new();
+    stages.spawn(stage_read(Arc::clone(&pipeline), work, sends_in, fates_in.clone()));
+    stages.spawn(stage_resolve(Arc::clone(&pipeline), sends_out, fates_in));
+    let mut failed = None;
+    loop {
+        let step = tokio::select! {
+            biased;
+            () = job.interrupt.cancelled() => return Err(Error::new(Code::Interrupted, "the run was interrupted")),
+            step = fates_out.recv() => step,
+        };
+        let Some(step) = step else { break };
+        match step {
+            Step::Listed { window, blobs } => collector.listed(window, &blobs),
+            Step::NotListed { window, error } => collector.not_listed(window, &error),
+            Step::Fate(fate) => {
+                collector.collect(*fate, job.clock.now());
+                if collector.is_slice(job.clock.now()) {
+                    let ids = collector.commit(job.clock.now()).await?;
+                    job.progress.commits.add(1);
+                    pipeline.release(&ids);
+                }
+            }
+            Step::Failed(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
+    }
+    stages.shutdown().await;
+    failed.map_or(Ok(()), Err)
+}
+
+/// What a run has to do.
+struct Work {
+    windows: Vec<OpenWork>,
+    owed: state::Owed,
+}
+
+/// A window to list, and the blobs of it that need no reading.
+struct OpenWork {
+    window: Window,
+    known: HashSet<String>,
+}
+
+impl Collector {
+    /// Extends the windows up to now, and says what there is to do.
+    fn plan(&mut self, job: &Job, feed: Feed) -> Work {
+        let now = job.clock.now();
+        let owed = self.state().owed.clone();
+        if job.owed_only {
+            return Work { windows: Vec::new(), owed: state::Owed { blobs: Vec::new(), ..owed } };
+        }
+        let (from, is_first) = (self.state().watermark, self.state().windows.is_empty());
+        for lost in self.extend(now) {
+            self.lost(lost);
+        }
+        if feed == Feed::Started
+            && !is_first
+            && let Some(window) = Window::new(from, self.state().watermark)
+        {
+            self.subscription_was_off(window);
+        }
+        let windows: Vec<OpenWork> = self
+            .state()
+            .windows
+            .iter()
+            .filter(|open| !open.listed || plan::can_list(open.window, now))
+            .map(|open| OpenWork {
+                window: open.window,
+                known: owed
+                    .blobs
+                    .iter()
+                    .filter(|owed| owed.window == open.window)
+                    .map(|owed| owed.blob.id.clone())
+                    .chain(open.read.iter().cloned())
+                    .collect(),
+            })
+            .collect();
+        self.report.window_start = windows.first().map(|open| open.window.start());
+        self.report.window_end = windows.last().map(|open| open.window.end());
+        Work { windows, owed }
+    }
+}
+
+/// Lists what is to be read, and reads it: what is owed first, since it expires first.
+async fn stage_read<S: Source>(
+    pipeline: Arc<Pipeline<S>>,
+    work: Work,
+    _sends: mpsc::Sender<QueuedSend>,
+    fates: mpsc::Sender<Step>,
+) {
+    let pipeline = &*pipeline;
+    let ended = async {
+        futures::stream::iter(work.owed.hashes)
+            .map(Ok)
+            .try_for_each_concurrent(limits::MESSAGES_AT_ONCE, async |owed| {
+                pipeline.fate(Fate::Retried(resolve::owed_hash(pipeline, owed).await?)).await
+            })
+            .await?;
+        futures::stream::iter(work.owed.messages)
+            .map(Ok)
+            .try_for_each_concurrent(limits::MESSAGES_AT_ONCE, async |owed| {
+                pipeline.fate(Fate::Retried(resolve::owed_message(pipeline, owed).await?)).await
+            })
+            .await?;
+        let owed = work.owed.blobs.into_iter().map(|owed| (owed.blob, owed.window));
+        let listed = futures::stream::iter(work.windows)
+            .then(|open| list(pipeline, open))
+            .map_ok(|blobs| futures::stream::iter(blobs.into_iter().map(Ok)))
+            .try_flatten();
+        futures::stream::iter(owed.map(Ok))
+            .chain(listed)
+            .try_for_each_concurrent(limits::BLOBS_AT_ONCE, async |(blob, window)| {
+                read::blob(pipeline, blob, window).await?;
+                pipeline.progress.blobs_read.add(1);
+                Ok(())
+            })
+            .await
+    };
+    if let Err(error) = ended.await {
+        // The collector is gone only when the run has ended already.
+        drop(fates.send(Step::Failed(error)).await);
+    }
+}
+
+/// Lists a window; what is known already needs no reading.
+async fn list<S: Source>(pipeline: &Pipeline<S>, open: OpenWork) -> Result<Vec<(ContentBlob, Window)>> {
+    let window = open.window;
+    match pipeline.source.list(window).await {
+        Ok(blobs) => {
+            let new: Vec<_> =
+                blobs.iter().filter(|blob| !open.known.contains(&blob.id)).map(|blob| (blob.clone(), window)).collect();
+            pipeline.progress.blobs_listed.add(new.len() as u64);
+            pipeline.step(Step::Listed { window, blobs }).await?;
+            Ok(new)
+        }
+        Err(error) if error.is_about_one_item() || error.code() == Code::GapTooOld => {
+            warn!(%window, %error, "a window could not be listed; it stays open");
+            pipeline.step(Step::NotListed { window, error }).await?;
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Resolves sends side by side; each ends in a fate.
+async fn stage_resolve<S: Source>(
+    pipeline: Arc<Pipeline<S>>,
+    mut sends: mpsc::Receiver<QueuedSend>,
+    fates: mpsc::Sender<Step>,
+) {
+    let mut tasks = JoinSet::new();
+    while let Some(queued) = sends.recv().await {
+        while tasks.try_join_next().is_some() {}
+        let permit = Arc::clone(&pipeline.messages).acquire_owned().await.expect("the semaphore is never closed");
+        let (pipeline, fates) = (Arc::clone(&pipeline), fates.clone());
+        tasks.spawn(async move {
+            let _permit = permit;
+            let QueuedSend { send, blob_id, window } = queued;
+            let step = match resolve::send(&pipeline, &send, &blob_id).await {
+                Ok(outcome) => Step::Fate(Box::new(Fate::Send { window, blob_id, record_id: send.id, outcome })),
+                Err(error) => Step::Failed(error),
+            };
+            pipeline.progress.sends_done.add(1);
+            drop(fates.send(step).await);
+        });
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+/// What the stages share.
+struct Pipeline<S> {
+    source: Arc<S>,
+    pool: HashPool,
+    streams: Semaphore,
+    messages: Arc<Semaphore>,
+    scope: ResolvedScope,
+    stamp: Stamp,
+    clock: Clock,
+    progress: Arc<Progress>,
+    /// Records that met their fate, or are about to in this run.
+    taken: Mutex<HashSet<String>>,
+    /// Events on their way to the lake in this run.
+    claimed: Mutex<HashSet<String>>,
+    sends: mpsc::WeakSender<QueuedSend>,
+    fates: mpsc::WeakSender<Step>,
+}
+
+/// A new send in scope on its way to being resolved.
+struct QueuedSend {
+    send: SendRecord,
+    blob_id: String,
+    window: Window,
+}
+
+/// What the stages tell the collector.
+enum Step {
+    Listed { window: Window, blobs: Vec<ContentBlob> },
+    NotListed { window: Window, error: Error },
+    Fate(Box<Fate>),
+    Failed(Error),
+}
+
+impl<S: Source> Pipeline<S> {
+    /// Takes a record for this run; false when somebody has it.
+    fn take(&self, record: &str) -> bool {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(record.to_owned())
+    }
+
+    /// Claims an event for a record; false when another record of the same message has it.
+    fn claim(&self, event: &str) -> bool {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner).insert(event.to_owned())
+    }
+
+    /// Forgets claims of events that the lake has now; the commit itself knows them from here on.
+    fn release(&self, events: &[String]) {
+        let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+        for event in events {
+            claimed.remove(event);
+        }
+    }
+
+    async fn fate(&self, fate: Fate) -> Result<()> {
+        self.step(Step::Fate(Box::new(fate))).await
+    }
+
+    async fn step(&self, step: Step) -> Result<()> {
+        let Some(fates) = self.fates.upgrade() else { return Err(over()) };
+        fates.send(step).await.map_err(|_| over())
+    }
+
+    async fn queue(&self, send: QueuedSend) -> Result<()> {
+        let Some(sends) = self.sends.upgrade() else { return Err(over()) };
+        sends.send(send).await.map_err(|_| over())
+    }
+}
+
+/// A stage outlived the run.
+fn over() -> Error {
+    Error::new(Code::Interrupted, "the run has ended")
+}
+
+/// Waits for a step of the run, or for the signal that ends it.
+async fn interruptible<T>(interrupt: &CancellationToken, step: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        biased;
+        () = interrupt.cancelled() => Err(Error::new(Code::Interrupted, "the run was interrupted")),
+        done = step => done,
+    }
+}

@@ -1,0 +1,156 @@
+//! Where a connection stands: what was asked for, what was read, what is owed.
+//!
+//! This is the state that rides in a checkpoint. Its laws are the functions [`State::check`] names; they are checked
+//! before each commit, against the state that the commit replaces.
+
+use std::collections::{BTreeSet, HashSet, VecDeque};
+
+use chrono::NaiveDate;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Time;
+use crate::error::{Code, Error, Result};
+use crate::event::FileEvent;
+use crate::limits;
+use crate::source::{AttachmentRef, ContentBlob, SendRecord, Window};
+
+/// The state of a connection between two commits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct State {
+    /// Monitoring covers what became available from here on.
+    pub since: Time,
+    /// Every instant before it lies in a window that was planned, is closed, or is a gap.
+    pub watermark: Time,
+    /// Windows that are not closed: not read whole, or so new that content may still be listed late. In order.
+    pub windows: Vec<OpenWindow>,
+    /// Records whose fate is known, oldest first. Saves requests; what makes a row single is its event id in the lake.
+    pub seen: VecDeque<Seen>,
+    /// Work for later runs.
+    pub owed: Owed,
+    /// The newest audit content that was ever listed.
+    pub newest_content: Option<Time>,
+}
+
+/// A window and which of its blobs were read whole. Boundaries never change, since ids name ranges cut by them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OpenWindow {
+    /// The interval.
+    pub window: Window,
+    /// Blobs that were read whole and whose records all met their fate.
+    pub read: BTreeSet<String>,
+    /// Whether a listing of this window ever succeeded.
+    pub listed: bool,
+}
+
+/// A record that met its fate.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Seen {
+    /// The record's id.
+    pub id: String,
+    /// When it met its fate.
+    pub at: Time,
+}
+
+/// What could not be had yet.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Owed {
+    /// Blobs that were listed and could not be read whole.
+    pub blobs: Vec<OwedBlob>,
+    /// Sends whose message could not be had yet.
+    pub messages: Vec<OwedMessage>,
+    /// Attachments whose bytes could not be had yet.
+    pub hashes: Vec<OwedHash>,
+}
+
+impl Owed {
+    /// How many things are owed.
+    pub fn count(&self) -> usize {
+        self.blobs.len() + self.messages.len() + self.hashes.len()
+    }
+}
+
+/// A blob that is tried again until it expires.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OwedBlob {
+    /// The blob.
+    pub blob: ContentBlob,
+    /// The window in which it was listed.
+    pub window: Window,
+    /// Why it could not be read, `<code>: <text>`.
+    pub reason: String,
+}
+
+/// A send whose message is looked for again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OwedMessage {
+    /// What the audit record said.
+    pub send: SendRecord,
+    /// The blob that held the record.
+    pub blob_id: String,
+    /// The rows that stand for it meanwhile: event id and partition.
+    pub rows: Vec<(String, NaiveDate)>,
+    /// Why the message could not be had, `<code>: <text>`.
+    pub reason: String,
+}
+
+/// An attachment whose bytes are read again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OwedHash {
+    /// What to read.
+    pub attachment: AttachmentRef,
+    /// The row that stands for it meanwhile.
+    pub row: FileEvent,
+}
+
+impl State {
+    /// The state of a connection that has never run.
+    pub fn new(since: Time) -> Self {
+        Self {
+            since,
+            watermark: since,
+            windows: Vec::new(),
+            seen: VecDeque::new(),
+            owed: Owed::default(),
+            newest_content: None,
+        }
+    }
+
+    /// Remembers records, and forgets those that the feed can no longer repeat or that are too many.
+    pub fn remember(&mut self, ids: impl IntoIterator<Item = String>, now: Time) {
+        self.seen.extend(ids.into_iter().map(|id| Seen { id, at: now }));
+        while self.seen.len() > limits::SEEN_RECORDS
+            || self.seen.front().is_some_and(|seen| seen.at < now - limits::SEEN_TIME)
+        {
+            self.seen.pop_front();
+        }
+    }
+
+    /// Whether what replaces `before` keeps the laws of a connection's state.
+    ///
+    /// # Errors
+    /// `internal`, naming the law; the commit does not happen then.
+    pub fn check(&self, before: Option<&Self>) -> Result<()> {
+        let broken = |law: &str| Err(Error::new(Code::Internal, format!("the new state breaks a law: {law}")));
+        if before.is_some_and(|before| self.watermark < before.watermark) {
+            return broken("the watermark never moves back");
+        }
+        if self.windows.iter().any(|open| open.window.end() > self.watermark) {
+            return broken("no open window reaches beyond the watermark");
+        }
+        if self.windows.windows(2).any(|pair| pair[0].window.end() > pair[1].window.start()) {
+            return broken("open windows do not overlap");
+        }
+        if let Some(before) = before {
+            // A window that is dropped must be closed: what it still owed must be owed by name.
+            let kept: HashSet<Window> = self.windows.iter().map(|open| open.window).collect();
+            let lost = before.windows.iter().any(|open| {
+                kept.contains(&open.window)
+                    && !self.windows.iter().any(|now| now.window == open.window && now.read.is_superset(&open.read))
+            });
+            if lost {
+                return broken("a blob that was read stays read");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,19 @@
+//! What a reader of the lake may not do, decided on the plan and not on the text.
+
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::SQLOptions;
+
+use crate::error::{Code, Error, Result};
+
+/// Lets queries through and nothing else: no definition of objects, no writing, no COPY, no settings.
+///
+/// # Errors
+/// `query-refused`.
+pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
+    SQLOptions::new()
+        .with_allow_ddl(false)
+        .with_allow_dml(false)
+        .with_allow_statements(false)
+        .verify_plan(plan)
+        .map_err(|error| Error::new(Code::QueryRefused, format!("only queries are allowed: {}", error.strip_backtrace())))
+}

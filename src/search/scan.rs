@@ -1,0 +1,165 @@
+//! A lake's table → DataFusion's own Parquet scan.
+//!
+//! The list of files, their days and their statistics come from the Delta snapshot, so that a query opens only files
+//! that may hold an answer; the reading, with row-group, bloom-filter and page pruning, is DataFusion's.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use async_trait::async_trait;
+use chrono::{DateTime, NaiveDate};
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::stats::Precision;
+use datafusion::common::{ColumnStatistics, DFSchema, Result as PlanResult, ScalarValue, Statistics};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion_datasource_parquet::CachedParquetFileReaderFactory;
+use serde::Deserialize;
+
+use crate::error::{Code, Result, ResultExt};
+use crate::lake::{DataFile, Table};
+
+/// A table of the lake at one version, for DataFusion to read.
+#[derive(Debug)]
+pub(super) struct LakeTable {
+    schema: TableSchema,
+    files: Vec<PartitionedFile>,
+    rows: Precision<usize>,
+    url: ObjectStoreUrl,
+}
+
+impl LakeTable {
+    /// Takes the files and statistics of the open version. `url` is where the session finds the table's store.
+    pub(super) async fn open(table: &Table, url: ObjectStoreUrl) -> Result<Self> {
+        let schema = table.schema()?;
+        let partition = crate::event::schema::table(table.name()).partition_by.first();
+        let (days, columns): (Vec<_>, Vec<_>) =
+            schema.fields().iter().cloned().partition(|field| Some(field.name()) == partition);
+        let file_schema = Arc::new(Schema::new(columns));
+        let schema = TableSchema::builder(Arc::clone(&file_schema)).with_table_partition_cols(days).build();
+        let files = table.files().await?;
+        let (mut partitioned, mut rows) = (Vec::with_capacity(files.len()), Precision::Exact(0));
+        for file in &files {
+            let statistics = statistics(schema.table_schema(), file)?;
+            rows = rows.add(&statistics.num_rows);
+            let day = ScalarValue::Date32(file.date.map(days_since_1970));
+            let file = PartitionedFile::new(file.path.to_string(), file.size).with_partition_values(vec![day]);
+            partitioned.push(PartitionedFile { statistics: Some(Arc::new(statistics)), ..file });
+        }
+        Ok(Self { schema, files: partitioned, rows, url })
+    }
+}
+
+#[async_trait]
+impl TableProvider for LakeTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.schema.table_schema())
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> PlanResult<Vec<TableProviderFilterPushDown>> {
+        // The scan drops what cannot match; the filter above it decides.
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> PlanResult<Arc<dyn ExecutionPlan>> {
+        if self.files.is_empty() {
+            let schema = match projection {
+                Some(columns) => Arc::new(self.schema().project(columns)?),
+                None => self.schema(),
+            };
+            return Ok(Arc::new(EmptyExec::new(schema)));
+        }
+        let options = state.config_options().execution.parquet.clone();
+        let store = state.runtime_env().object_store(&self.url)?;
+        let metadata = state.runtime_env().cache_manager.get_file_metadata_cache();
+        let mut source = ParquetSource::new(self.schema.clone())
+            .with_table_parquet_options(datafusion::config::TableParquetOptions { global: options, ..Default::default() })
+            .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(store, metadata)));
+        if let Some(filter) = conjunction(filters.to_vec()) {
+            let schema = DFSchema::try_from(self.schema())?;
+            source = source.with_predicate(state.create_physical_expr(filter, &schema)?);
+        }
+        let statistics = Statistics { num_rows: self.rows, ..Statistics::new_unknown(&self.schema()) };
+        let partitions = state.config().target_partitions();
+        let groups = FileGroup::new(self.files.clone()).split_files(partitions);
+        let scan = FileScanConfigBuilder::new(self.url.clone(), Arc::new(source))
+            .with_file_groups(groups)
+            .with_statistics(statistics)
+            .with_projection_indices(projection.cloned())?
+            .with_limit(filters.is_empty().then_some(limit).flatten())
+            .build();
+        Ok(DataSourceExec::from_data_source(scan))
+    }
+}
+
+/// Delta's statistics of one file.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DeltaStatistics {
+    num_records: Option<usize>,
+    #[serde(default)]
+    min_values: HashMap<String, serde_json::Value>,
+    #[serde(default)]
+    max_values: HashMap<String, serde_json::Value>,
+    #[serde(default)]
+    null_count: HashMap<String, serde_json::Value>,
+}
+
+/// A file's statistics in DataFusion's words. Bounds are inexact: Delta cuts long texts and times.
+fn statistics(schema: &Schema, file: &DataFile) -> Result<Statistics> {
+    let mut statistics = Statistics::new_unknown(schema);
+    let Some(json) = &file.stats else { return Ok(statistics) };
+    let delta: DeltaStatistics = serde_json::from_str(json)
+        .or_error(Code::LakeDamaged, format!("cannot read the statistics of the file `{}`", file.path))?;
+    statistics.num_rows = delta.num_records.map_or(Precision::Absent, Precision::Exact);
+    for (field, column) in schema.fields().iter().zip(&mut statistics.column_statistics) {
+        let bound = |values: &HashMap<String, serde_json::Value>, is_max| {
+            let value = values.get(field.name()).and_then(|value| scalar(field, value, is_max));
+            value.map_or(Precision::Absent, Precision::Inexact)
+        };
+        let nulls = delta.null_count.get(field.name()).and_then(serde_json::Value::as_u64);
+        *column = ColumnStatistics {
+            null_count: nulls.and_then(|n| usize::try_from(n).ok()).map_or(Precision::Absent, Precision::Inexact),
+            min_value: bound(&delta.min_values, false),
+            max_value: bound(&delta.max_values, true),
+            ..ColumnStatistics::new_unknown()
+        };
+    }
+    Ok(statistics)
+}
+
+fn scalar(field: &Field, value: &serde_json::Value, is_max: bool) -> Option<ScalarValue> {
+    match field.data_type() {
+        DataType::Utf8 => Some(ScalarValue::Utf8(Some(value.as_str()?.to_owned()))),
+        DataType::Int64 => Some(ScalarValue::Int64(Some(value.as_i64()?))),
+        DataType::Timestamp(TimeUnit::Microsecond, zone) => {
+            let time = DateTime::parse_from_rfc3339(value.as_str()?).ok()?;
+            // Some writers cut to milliseconds, which would put the newest row outside.
+            let micros = time.timestamp_micros() + if is_max { 999 } else { 0 };
+            Some(ScalarValue::TimestampMicrosecond(Some(micros), zone.clone()))
+        }
+        _ => None,
+    }
+}
+
+fn days_since_1970(date: NaiveDate) -> i32 {
+    i32::try_from((date - NaiveDate::default()).num_days()).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,622 @@
+//! Audit records out of a blob: a streamed JSON array becomes send records, with one record in memory at a time.
+//!
+//! A blob is one JSON array of up to hundreds of thousands of records, of which some in a thousand are sends. So there
+//! are two steps. The *splitter* finds where each record ends, looking at quotes and brackets only. The *reader* decides
+//! what a record is: one that cannot be a send is checked and counted, the others are parsed, tolerantly, because what
+//! the feed sends differs by year, by client and by its documentation (reference: section 3 of the protocol notes).
+//!
+//! One record that is not JSON must not cost its neighbours. When the splitter meets something that no JSON can have
+//! (`,{` among an object's members, text after a closed string, a bracket that closes another one), it looks for the
+//! next place that begins like a record, gives everything before it as one unreadable record, and goes on there:
+//!
+//! ```text
+//! [ {"CreationTime":"…","Id":"a, "Operation":"Send"} , {"CreationTime":"…", …} ]
+//!   └── start                  │                       └── goes on here
+//!                              └── text after a string: cannot be JSON
+//! ```
+//!
+//! What ends in the middle of a record is a blob that was not read whole, and an error.
+
+use std::net::IpAddr;
+
+use chrono::{DateTime, NaiveDateTime, SubsecRound};
+use memchr::memmem;
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
+
+use crate::clock::Time;
+use crate::error::{Code, Error, Result};
+use crate::limits;
+use crate::source::{NamedAttachment, Operation, RecordChunk, SendRecord, UnreadableRecord};
+
+/// Properties with which a record begins, in what was seen between 2017 and 2026; told from what records hold inside.
+const FIRST_KEYS: &[&[u8]] =
+    &[b"CreationTime", b"AppAccessContext", b"Id", b"RecordType", b"Operation", b"OrganizationId", b"UserId", b"Workload"];
+
+/// Bytes that are split before results are looked at; bounds the buffer when a blob comes in large pieces.
+const PIECE_BYTES: usize = 128 * 1024;
+
+/// Bytes after which something between two records is no longer taken for a single value.
+const STRAY_BYTES: usize = 64 * 1024;
+
+/// Splits a blob's bytes into records, in pieces of any size.
+pub(super) struct Records {
+    /// What is not split yet: at most one record and one piece.
+    buffer: Vec<u8>,
+    /// Where the record in hand begins.
+    start: usize,
+    /// Up to where the buffer is looked at.
+    at: usize,
+    place: Place,
+    /// The brackets that are open, from the record's own one.
+    open: Vec<u8>,
+    /// The last byte outside of strings that is no blank; `"` stands for a whole string, `0` for any other value.
+    last: u8,
+    /// The beginning of a record that is too large to be held.
+    cut: Option<Vec<u8>>,
+    received_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Before the array.
+    Before,
+    /// Between two records.
+    Between,
+    /// Inside a record, outside of strings.
+    Inside,
+    /// Inside a string of a record.
+    String,
+    /// Behind something that cannot be JSON, looking for the next record.
+    Lost,
+    /// Behind the array.
+    After,
+}
+
+impl Records {
+    pub(super) fn new() -> Self {
+        Self {
+            buffer: Vec::new(),
+            start: 0,
+            at: 0,
+            place: Place::Before,
+            open: Vec::new(),
+            last: 0,
+            cut: None,
+            received_bytes: 0,
+        }
+    }
+
+    /// Takes the next piece of the blob and gives the records that it completes.
+    ///
+    /// # Errors
+    /// `content-unreadable` when this is no array, or something follows it.
+    pub(super) fn split(&mut self, chunk: &[u8]) -> Result<RecordChunk> {
+        let mut out = RecordChunk { bytes: chunk.len() as u64, ..RecordChunk::default() };
+        for piece in chunk.chunks(PIECE_BYTES) {
+            self.received_bytes += piece.len() as u64;
+            self.buffer.extend_from_slice(piece);
+            let buffer = std::mem::take(&mut self.buffer);
+            let result = self.advance(&buffer, &mut out);
+            self.buffer = buffer;
+            self.forget_finished();
+            result?;
+        }
+        Ok(out)
+    }
+
+    /// Ends the blob. What is left may be a last record that was broken and swallowed the end of the array.
+    ///
+    /// # Errors
+    /// `content-unreadable` when the blob ended before its array did.
+    pub(super) fn finish(mut self) -> Result<RecordChunk> {
+        let mut out = RecordChunk::default();
+        match self.place {
+            Place::After => Ok(out),
+            Place::Lost if self.buffer.trim_ascii_end().ends_with(b"]") => {
+                let buffer = std::mem::take(&mut self.buffer);
+                let text = buffer[self.start..].trim_ascii_end();
+                self.give_up_on(&text[..text.len() - 1], "is not JSON", &mut out);
+                Ok(out)
+            }
+            Place::Before | Place::Between | Place::Inside | Place::String | Place::Lost => {
+                let message = format!("the blob's JSON ended early, after {} bytes", self.received_bytes);
+                Err(Error::new(Code::ContentUnreadable, message))
+            }
+        }
+    }
+
+    fn advance(&mut self, buffer: &[u8], out: &mut RecordChunk) -> Result<()> {
+        loop {
+            let has_moved = match self.place {
+                Place::Before => self.begin(buffer)?,
+                Place::Between => self.next_record(buffer, out),
+                Place::Inside => self.inside(buffer, out),
+                Place::String => self.inside_string(buffer),
+                Place::Lost => self.find_the_way(buffer, out),
+                Place::After => return self.end(buffer),
+            };
+            if !has_moved {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Passes the byte order mark, blanks and the opening bracket. `false`: more bytes are needed.
+    fn begin(&mut self, buffer: &[u8]) -> Result<bool> {
+        const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+        if buffer.len() < BYTE_ORDER_MARK.len() && BYTE_ORDER_MARK.starts_with(buffer) {
+            return Ok(false);
+        }
+        let text = buffer.strip_prefix(BYTE_ORDER_MARK).unwrap_or(buffer).trim_ascii_start();
+        match text.first() {
+            None => Ok(false),
+            Some(b'[') => {
+                self.at = buffer.len() - text.len() + 1;
+                self.start = self.at;
+                self.place = Place::Between;
+                Ok(true)
+            }
+            Some(_) => {
+                let beginning = String::from_utf8_lossy(&text[..text.len().min(80)]).into_owned();
+                let message = format!("the blob is not a JSON array, it begins with `{}`", crate::http::one_line(&beginning));
+                Err(Error::new(Code::ContentUnreadable, message))
+            }
+        }
+    }
+
+    fn next_record(&mut self, buffer: &[u8], out: &mut RecordChunk) -> bool {
+        let Some(skipped) = buffer[self.at..].iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b',')) else {
+            self.at = buffer.len();
+            self.start = self.at;
+            return false;
+        };
+        self.at += skipped;
+        self.start = self.at;
+        match buffer[self.at] {
+            b'{' => {
+                self.open.clear();
+                self.open.push(b'{');
+                self.last = b'{';
+                self.at += 1;
+                self.place = Place::Inside;
+                true
+            }
+            b']' => {
+                self.at += 1;
+                self.start = self.at;
+                self.place = Place::After;
+                true
+            }
+            _ => self.pass_stray(buffer, out),
+        }
+    }
+
+    /// Passes something between two records that is no record: a number, a string, a closing brace too many.
+    fn pass_stray(&mut self, buffer: &[u8], out: &mut RecordChunk) -> bool {
+        let mut at = self.at;
+        let mut is_string = false;
+        loop {
+            match buffer.get(at) {
+                None if buffer.len() - self.start > STRAY_BYTES => return self.lose_the_way(),
+                None => return false,
+                Some(b'\\') if is_string => at += 2,
+                Some(b'"') => {
+                    is_string = !is_string;
+                    at += 1;
+                }
+                Some(b',' | b']' | b'{') if !is_string => break,
+                Some(_) => at += 1,
+            }
+        }
+        self.give_up_on(buffer[self.start..at].trim_ascii(), "is not an object", out);
+        self.at = at;
+        self.start = at;
+        true
+    }
+
+    /// Follows a record's structure to its end, to a string, or to the end of the buffer.
+    fn inside(&mut self, buffer: &[u8], out: &mut RecordChunk) -> bool {
+        while let Some(&byte) = buffer.get(self.at) {
+            match byte {
+                b'"' => {
+                    if !matches!(self.last, b'{' | b'[' | b',' | b':') {
+                        return self.lose_the_way();
+                    }
+                    self.at += 1;
+                    self.last = b'"';
+                    self.place = Place::String;
+                    return true;
+                }
+                b',' | b':' => {
+                    self.last = byte;
+                    self.at += 1;
+                }
+                b'{' | b'[' => {
+                    let is_expected = match self.open.last() {
+                        Some(b'{') => self.last == b':',
+                        _ => matches!(self.last, b'[' | b','),
+                    };
+                    if !is_expected {
+                        return self.lose_the_way();
+                    }
+                    self.open.push(byte);
+                    self.last = byte;
+                    self.at += 1;
+                }
+                b'}' | b']' => {
+                    let opened = if byte == b'}' { b'{' } else { b'[' };
+                    if self.open.last() != Some(&opened) {
+                        return self.lose_the_way();
+                    }
+                    self.open.pop();
+                    self.last = byte;
+                    self.at += 1;
+                    if self.open.is_empty() {
+                        self.complete(buffer, out);
+                        return true;
+                    }
+                }
+                b' ' | b'\t' | b'\r' | b'\n' => self.at += 1,
+                _ => {
+                    if matches!(self.last, b'"' | b'}' | b']') {
+                        return self.lose_the_way();
+                    }
+                    self.last = b'0';
+                    self.at += 1;
+                }
+            }
+        }
+        false
+    }
+
+    fn inside_string(&mut self, buffer: &[u8]) -> bool {
+        loop {
+            self.at += to_quote(&buffer[self.at..]);
+            match buffer.get(self.at) {
+                Some(b'\\') if self.at + 1 < buffer.len() => self.at += 2,
+                // A backslash at the very end: its partner comes with the next piece.
+                Some(b'\\') | None => return false,
+                Some(_) => {
+                    self.at += 1;
+                    self.place = Place::Inside;
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn complete(&mut self, buffer: &[u8], out: &mut RecordChunk) {
+        let text = &buffer[self.start..self.at];
+        if self.cut.is_some() {
+            self.give_up_on(text, "is larger than a record may be", out);
+        } else {
+            read_record(text, out);
+        }
+        self.start = self.at;
+        self.place = Place::Between;
+    }
+
+    fn lose_the_way(&mut self) -> bool {
+        // The fault may lie before the place where it shows: search from the record's own beginning.
+        self.at = self.start + 1;
+        self.place = Place::Lost;
+        true
+    }
+
+    /// Looks for the next place that begins like a record.
+    fn find_the_way(&mut self, buffer: &[u8], out: &mut RecordChunk) -> bool {
+        let Some(found) = memchr::memchr(b'{', &buffer[self.at.min(buffer.len())..]).map(|offset| self.at + offset) else {
+            self.at = buffer.len();
+            return false;
+        };
+        match begins_record(&buffer[self.start..], found - self.start) {
+            Some(true) => {
+                let text = buffer[self.start..found].trim_ascii_end();
+                let text = text.strip_suffix(b",").unwrap_or(text);
+                self.give_up_on(text, "is not JSON", out);
+                self.at = found;
+                self.start = found;
+                self.place = Place::Between;
+                true
+            }
+            Some(false) => {
+                self.at = found + 1;
+                true
+            }
+            None => {
+                self.at = found;
+                false
+            }
+        }
+    }
+
+    fn end(&mut self, buffer: &[u8]) -> Result<()> {
+        if buffer[self.at..].trim_ascii_start().is_empty() {
+            self.at = buffer.len();
+            self.start = self.at;
+            return Ok(());
+        }
+        Err(Error::new(Code::ContentUnreadable, "something follows the end of the blob's JSON array"))
+    }
+
+    /// Drops what is split, and of a record that is too large all but its beginning.
+    fn forget_finished(&mut self) {
+        self.buffer.drain(..self.start);
+        self.at -= self.start;
+        self.start = 0;
+        if self.cut.is_none() && self.buffer.len() > limits::RECORD_BYTES {
+            self.cut = Some(self.buffer[..limits::QUARANTINE_BYTES].to_vec());
+        }
+        if self.cut.is_some() {
+            // What `begins_record` looks back at must stay.
+            let kept_from = self.at.min(self.buffer.len()).saturating_sub(64);
+            self.buffer.drain(..kept_from);
+            self.at -= kept_from;
+        }
+    }
+
+    fn give_up_on(&mut self, text: &[u8], reason: &str, out: &mut RecordChunk) {
+        out.records += 1;
+        let text = self.cut.take().unwrap_or_else(|| text.to_vec());
+        out.unreadable.push(unreadable(&text, reason));
+    }
+}
+
+/// How many bytes stand before the next quote or backslash. Eight at a time: most strings are shorter than what pays
+/// for a wider search.
+fn to_quote(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
+    const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
+    const BACKSLASHES: u64 = u64::from_ne_bytes([b'\\'; 8]);
+    let has_zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
+    let mut words = bytes.chunks_exact(8);
+    let mut passed = 0;
+    for word in words.by_ref() {
+        let word = u64::from_le_bytes(word.try_into().expect("chunks of eight bytes"));
+        let found = has_zero(word ^ QUOTES) | has_zero(word ^ BACKSLASHES);
+        if found != 0 {
+            // Borrows only travel upwards, so the lowest marked byte is a true one.
+            return passed + found.trailing_zeros() as usize / 8;
+        }
+        passed += 8;
+    }
+    let rest = words.remainder();
+    passed + rest.iter().position(|byte| matches!(byte, b'"' | b'\\')).unwrap_or(rest.len())
+}
+
+/// Whether the brace at `at` begins a record: a comma before it, one of the known properties behind it. `None`: too few
+/// bytes to tell.
+fn begins_record(text: &[u8], at: usize) -> Option<bool> {
+    let before = text[..at].trim_ascii_end();
+    if !before.ends_with(b",") {
+        return Some(false);
+    }
+    let behind = text[at + 1..].trim_ascii_start();
+    let Some(name) = behind.strip_prefix(b"\"") else {
+        return if behind.is_empty() { None } else { Some(false) };
+    };
+    match memchr::memchr(b'"', name) {
+        Some(length) => Some(FIRST_KEYS.contains(&&name[..length])),
+        None if name.len() > 32 => Some(false),
+        None => None,
+    }
+}
+
+/// Sorts one record: counted, a send, or unreadable.
+fn read_record(text: &[u8], out: &mut RecordChunk) {
+    out.records += 1;
+    if !may_be_send(text) {
+        // The check keeps a torn record from being counted as one that is none of our business.
+        let is_json = serde_json::from_slice::<IgnoredAny>(text).is_ok();
+        if !is_json {
+            out.unreadable.push(unreadable(text, "is not JSON"));
+        } else if memmem::find(text, b"\"Operation\"").is_none() {
+            out.unreadable.push(unreadable(text, "names no operation"));
+        }
+        return;
+    }
+    match parse(text).and_then(|record| read_send(&record)) {
+        Ok(Some(send)) => out.sends.push(send),
+        Ok(None) => {}
+        Err(reason) => out.unreadable.push(unreadable(text, &reason)),
+    }
+}
+
+fn unreadable(text: &[u8], reason: &str) -> UnreadableRecord {
+    let kept = &text[..text.len().min(limits::QUARANTINE_BYTES)];
+    UnreadableRecord { raw: String::from_utf8_lossy(kept).into_owned(), reason: format!("the record {reason}") }
+}
+
+/// Whether a record holds one of the three words as a whole string. False only for what cannot be a send.
+fn may_be_send(text: &[u8]) -> bool {
+    let is_operation = |at: usize| {
+        let word = &text[at + 1..];
+        word.starts_with(b"Send\"") || word.starts_with(b"SendAs\"") || word.starts_with(b"SendOnBehalf\"")
+    };
+    memmem::find_iter(text, b"\"Send").any(is_operation) || holds_escaped_letter(text)
+}
+
+/// Whether a plain letter is written as an escape, so that a word could hide from a search in the text.
+fn holds_escaped_letter(text: &[u8]) -> bool {
+    memmem::find_iter(text, b"\\u00").any(|at| {
+        let digits = text.get(at + 4..at + 6).and_then(|digits| std::str::from_utf8(digits).ok());
+        digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).is_some_and(|byte| byte.is_ascii_alphabetic())
+    })
+}
+
+/// Parses a record; bytes and escapes that are no characters become replacement characters rather than a lost record.
+fn parse(text: &[u8]) -> Result<Map<String, Value>, String> {
+    let first = match serde_json::from_slice(text) {
+        Ok(record) => return Ok(record),
+        Err(error) => error,
+    };
+    let repaired = replace_lone_surrogates(&String::from_utf8_lossy(text));
+    serde_json::from_str(&repaired).map_err(|_| format!("is not JSON: {first}"))
+}
+
+/// Replaces `\ud800`…`\udfff` that do not stand in pairs, as an emoji that was cut in its middle leaves them.
+fn replace_lone_surrogates(text: &str) -> String {
+    let unit = |at: usize| {
+        let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let mut repaired = String::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(offset) = text[at..].find('\\') {
+        repaired.push_str(&text[at..at + offset]);
+        at += offset;
+        let kept = match (unit(at), unit(at + 6)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => 0,
+            // Backslash and the character behind it, so that `\\ud800` is no escape.
+            _ => 1 + text[at + 1..].chars().next().map_or(0, char::len_utf8),
+        };
+        if kept == 0 {
+            repaired.push_str("\\ufffd");
+            at += 6;
+        } else {
+            repaired.push_str(&text[at..at + kept]);
+            at += kept;
+        }
+    }
+    repaired.push_str(&text[at..]);
+    repaired
+}
+
+/// Reads a record that may be a send. `None`: it reports something else.
+fn read_send(record: &Map<String, Value>) -> Result<Option<SendRecord>, String> {
+    let operation = match text(record, "Operation").ok_or("names no operation")?.as_str() {
+        "Send" => Operation::Send,
+        "SendAs" => Operation::SendAs,
+        "SendOnBehalf" => Operation::SendOnBehalf,
+        _ => return Ok(None),
+    };
+    if text(record, "ResultStatus").is_some_and(|status| status.eq_ignore_ascii_case("failed")) {
+        // Nothing left the mailbox.
+        return Ok(None);
+    }
+    let id = text(record, "Id").ok_or("has no `Id`")?;
+    let created = text(record, "CreationTime").ok_or("has no `CreationTime`")?;
+    let created = parse_time(&created).ok_or_else(|| format!("has a `CreationTime` that is no time: `{created}`"))?;
+    let actor = text(record, "UserId");
+    let owner = text(record, "MailboxOwnerUPN");
+    let mailbox = owner.clone().or_else(|| actor.clone()).ok_or("names neither `UserId` nor `MailboxOwnerUPN`")?;
+    let empty = Map::new();
+    let item = record.get("Item").and_then(Value::as_object).unwrap_or(&empty);
+    Ok(Some(SendRecord {
+        id,
+        operation,
+        created: created.trunc_subsecs(0),
+        actor: actor.unwrap_or_else(|| mailbox.clone()),
+        mailbox,
+        mailbox_guid: text(record, "MailboxGuid"),
+        tenant_id: text(record, "OrganizationId"),
+        internet_message_id: text(item, "InternetMessageId"),
+        subject: text(item, "Subject"),
+        attachments: read_attachments(item.get("Attachments")),
+        recipients: read_recipients(record),
+        sent_as: match operation {
+            Operation::Send => None,
+            Operation::SendAs => text(record, "SendAsUserSmtp"),
+            Operation::SendOnBehalf => text(record, "SendOnBehalfOfUserSmtp"),
+        },
+        client_ip: ["ClientIP", "ClientIPAddress", "ActorIP"].into_iter().find_map(|key| text(record, key)).map(|ip| plain_ip(&ip)),
+        client_info: text(record, "ClientInfoString"),
+        app_id: text(record, "AppId").or_else(|| text(record, "ClientAppId")),
+        saved_to_sent_items: flag(record, "SaveToSentItems"),
+    }))
+}
+
+/// A property as text, without the line break that the service leaves at some ends. Empty is absent.
+fn text(object: &Map<String, Value>, key: &str) -> Option<String> {
+    let text = match object.get(key)? {
+        Value::String(text) => text.trim().trim_end_matches("\\r\\n").to_owned(),
+        Value::Number(number) => number.to_string(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Null | Value::Array(_) | Value::Object(_) => return None,
+    };
+    (!text.is_empty()).then_some(text)
+}
+
+fn flag(object: &Map<String, Value>, key: &str) -> Option<bool> {
+    match text(object, key)?.to_ascii_lowercase().as_str() {
+        "true" | "1" => Some(true),
+        "false" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+/// Reads `2026-11-02T09:14:07`, which is UTC; a zone or a fraction is understood too.
+pub(super) fn parse_time(text: &str) -> Option<Time> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Some(time.to_utc());
+    }
+    NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").ok().map(|time| time.and_utc())
+}
+
+/// The address of `203.0.113.7:50123`, `[2001:db8::7]:50123` and the like; as it came when it is none of them.
+fn plain_ip(text: &str) -> String {
+    let bracketed = text.strip_prefix('[').and_then(|rest| rest.split(']').next());
+    let before_port = text.rsplit_once(':').map(|(address, _)| address);
+    let address = [Some(text), bracketed, before_port].into_iter().flatten().find_map(|part| part.parse::<IpAddr>().ok());
+    address.map_or_else(|| text.to_owned(), |address| address.to_string())
+}
+
+/// Reads the attachments, which are one text; a list is understood too.
+fn read_attachments(value: Option<&Value>) -> Vec<NamedAttachment> {
+    match value {
+        Some(Value::String(text)) => parse_attachments(text),
+        Some(Value::Array(entries)) => entries.iter().filter_map(Value::as_str).flat_map(parse_attachments).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Reads `name (123b); name (45b)`. There is no escaping, so a name may hold any part of this; only a size in brackets
+/// followed by `; ` ends one.
+fn parse_attachments(text: &str) -> Vec<NamedAttachment> {
+    let text = text.trim();
+    let mut attachments = Vec::new();
+    let mut start = 0;
+    for (at, _) in text.match_indices("; ") {
+        if split_size(&text[start..at]).1.is_some() {
+            attachments.push(named(&text[start..at]));
+            start = at + 2;
+        }
+    }
+    let rest = text[start..].strip_suffix(';').unwrap_or(&text[start..]);
+    if !rest.trim().is_empty() {
+        attachments.push(named(rest));
+    }
+    attachments
+}
+
+fn named(text: &str) -> NamedAttachment {
+    let (name, size) = split_size(text);
+    NamedAttachment { name: name.to_owned(), store_size_bytes: size.and_then(|digits| digits.parse().ok()) }
+}
+
+/// Splits `name (123b)` into the name and the digits.
+fn split_size(text: &str) -> (&str, Option<&str>) {
+    let parts = text.strip_suffix("b)").and_then(|rest| rest.rsplit_once('('));
+    match parts {
+        Some((name, digits)) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            (name.strip_suffix(' ').unwrap_or(name), Some(digits))
+        }
+        _ => (text, None),
+    }
+}
+
+fn read_recipients(record: &Map<String, Value>) -> Vec<String> {
+    let list = ["recipientList", "RecipientList"].into_iter().find_map(|key| record.get(key)?.as_array());
+    let address = |entry: &Value| match entry {
+        Value::String(address) => Some(address.clone()),
+        Value::Object(entry) => ["Address", "address"].into_iter().find_map(|key| text(entry, key)),
+        _ => None,
+    };
+    list.into_iter().flatten().filter_map(address).collect()
+}
+
+#[cfg(test)]
+mod tests;
