@@ -224,38 +224,38 @@ async fn stage_read<S: Source>(
     _sends: mpsc::Sender<QueuedSend>,
     fates: mpsc::Sender<Step>,
 ) {
-    let pipeline = &*pipeline;
-    let ended = async {
-        futures::stream::iter(work.owed.hashes)
-            .map(Ok)
-            .try_for_each_concurrent(limits::MESSAGES_AT_ONCE, async |owed| {
-                pipeline.fate(Fate::Retried(resolve::owed_hash(pipeline, owed).await?)).await
-            })
-            .await?;
-        futures::stream::iter(work.owed.messages)
-            .map(Ok)
-            .try_for_each_concurrent(limits::MESSAGES_AT_ONCE, async |owed| {
-                pipeline.fate(Fate::Retried(resolve::owed_message(pipeline, owed).await?)).await
-            })
-            .await?;
-        let owed = work.owed.blobs.into_iter().map(|owed| (owed.blob, owed.window));
-        let listed = futures::stream::iter(work.windows)
-            .then(|open| list(pipeline, open))
-            .map_ok(|blobs| futures::stream::iter(blobs.into_iter().map(Ok)))
-            .try_flatten();
-        futures::stream::iter(owed.map(Ok))
-            .chain(listed)
-            .try_for_each_concurrent(limits::BLOBS_AT_ONCE, async |(blob, window)| {
-                read::blob(pipeline, blob, window).await?;
-                pipeline.progress.blobs_read.add(1);
-                Ok(())
-            })
-            .await
-    };
-    if let Err(error) = ended.await {
+    if let Err(error) = read_all(&pipeline, work).await {
         // The collector is gone only when the run has ended already.
         drop(fates.send(Step::Failed(error)).await);
     }
+}
+
+async fn read_all<S: Source>(pipeline: &Arc<Pipeline<S>>, work: Work) -> Result<()> {
+    let share = || Arc::clone(pipeline);
+    futures::stream::iter(work.owed.hashes.into_iter().map(|owed| Ok((share(), owed))))
+        .try_for_each_concurrent(limits::MESSAGES_AT_ONCE, |(pipeline, owed)| async move {
+            pipeline.fate(Fate::Retried(resolve::owed_hash(&pipeline, owed).await?)).await
+        })
+        .await?;
+    futures::stream::iter(work.owed.messages.into_iter().map(|owed| Ok((share(), owed))))
+        .try_for_each_concurrent(limits::MESSAGES_AT_ONCE, |(pipeline, owed)| async move {
+            pipeline.fate(Fate::Retried(resolve::owed_message(&pipeline, owed).await?)).await
+        })
+        .await?;
+    let owed = work.owed.blobs.into_iter().map(|owed| (owed.blob, owed.window));
+    let listed = futures::stream::iter(work.windows.into_iter().map(|open| (share(), open)))
+        .then(|(pipeline, open)| async move { list(&pipeline, open).await })
+        .map_ok(|blobs| futures::stream::iter(blobs.into_iter().map(Ok)))
+        .try_flatten();
+    futures::stream::iter(owed.map(Ok))
+        .chain(listed)
+        .map_ok(|work| (share(), work))
+        .try_for_each_concurrent(limits::BLOBS_AT_ONCE, |(pipeline, (blob, window))| async move {
+            read::blob(&pipeline, blob, window).await?;
+            pipeline.progress.blobs_read.add(1);
+            Ok(())
+        })
+        .await
 }
 
 /// Lists a window; what is known already needs no reading.

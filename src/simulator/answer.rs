@@ -1,6 +1,6 @@
 //! Requests as the services see them and answers as they give them, including the three different shapes of errors.
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use chrono::{DateTime, Utc};
@@ -148,13 +148,6 @@ impl Reply {
                 }
                 whole.into()
             }
-        }
-    }
-
-    pub(crate) fn into_body(self) -> Body {
-        match self.content {
-            Content::Whole(bytes) => Body::from(bytes),
-            Content::Stream(stream) => Body::from_stream(stream.map(Ok::<_, std::io::Error>)),
         }
     }
 }

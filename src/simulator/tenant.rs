@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::corpus::{Mail, Source};
 use super::generate::{Generated, Pattern};
-use super::ids::{Copy, Folder, Ids, Item, guid, mix, text_number};
+use super::ids::{Copy, Ids, Item, guid, mix, text_number};
 use super::mime::MimeAttachment;
 use super::mime::fields::Mailbox;
 use super::{Result, SimulatorError};
@@ -425,9 +425,4 @@ impl Content {
             }).into()),
         }
     }
-}
-
-/// Kept here so that the folder of an item is asked in one place only.
-pub(crate) fn default_folder(item: Item) -> Folder {
-    super::ids::folder_of(item)
 }

@@ -279,11 +279,12 @@ fn content(simulator: &Simulator, request: &Request, tenant: &str) -> Reply {
         let until_nanos = if index == 0 { nanos(until).min(cursor.now) } else { Nanos::MIN };
         let ends = LANES.map(|lane| timeline.place_at(lane, until_nanos));
         let mut items = Vec::new();
-        let is_empty_page = request.actions.contains(&Action::EmptyPage);
+        // A page can be empty and still have a next one.
+        let page_blobs = if request.actions.contains(&Action::EmptyPage) { 0 } else { simulator.page_blobs };
         let mut next = LANES.map(|_| None);
         let mut is_stale = [true; LANES.len()];
-        let mut has_more = is_empty_page;
-        while !is_empty_page {
+        let mut has_more = page_blobs == 0;
+        loop {
             for (number, lane) in LANES.into_iter().enumerate().filter(|(number, _)| is_stale[*number]) {
                 next[number] = timeline.next_blob(lane, cursor.places[number], ends[number], cursor.now, &holes);
             }
@@ -291,7 +292,7 @@ fn content(simulator: &Simulator, request: &Request, tenant: &str) -> Reply {
             // Listings are in the order in which blobs became available.
             let earliest = next.into_iter().flatten().min_by_key(|blob| blob.times.1);
             let Some(blob) = earliest else { break };
-            if items.len() == simulator.page_blobs {
+            if items.len() == page_blobs {
                 has_more = true;
                 break;
             }

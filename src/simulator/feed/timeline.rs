@@ -128,11 +128,6 @@ impl Timeline {
         *self.lateness.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Number of records that were there at the start.
-    pub(crate) fn total(&self) -> u64 {
-        self.total
-    }
-
     /// Adds the sends of messages, available from now on.
     pub(crate) fn add(&self, numbers: Vec<u64>, now: DateTime<Utc>) {
         let mut added = self.added.write().unwrap_or_else(PoisonError::into_inner);
@@ -393,7 +388,7 @@ mod tests {
     #[test]
     fn added_records_are_blobs_of_their_own() {
         let timeline = timeline(0, 10);
-        let at = |seconds| DateTime::from_timestamp(1_800_000_000 + seconds, 0).expect("in range");
+        let at = |seconds: i64| DateTime::from_timestamp(1_800_000_000 + seconds, 0).expect("in range");
         timeline.add(vec![1, 2], at(1));
         timeline.add(vec![3], at(1));
         let now = nanos(at(5));

@@ -348,7 +348,7 @@ pub(super) fn read(tenant: Arc<Tenant>, blob: ContentBlob) -> BoxStream<'static,
         loop {
             let mut error = None;
             {
-                let mut chunks = std::pin::pin!(read_once(&tenant, &blob));
+                let mut chunks = read_once(&tenant, &blob);
                 while let Some(chunk) = chunks.next().await {
                     match chunk {
                         Ok(chunk) => {
@@ -378,7 +378,8 @@ pub(super) fn read(tenant: Arc<Tenant>, blob: ContentBlob) -> BoxStream<'static,
                     tokio::time::sleep(limits::BACKOFF_START * 4).await;
                 }
                 _ => {
-                    yield Err(failure.context(format_args!("cannot read the blob `{}`", blob.id)));
+                    let failure = failure.context(format!("cannot read the blob `{}`", blob.id));
+                    yield Err(failure);
                     return;
                 }
             }
@@ -388,8 +389,8 @@ pub(super) fn read(tenant: Arc<Tenant>, blob: ContentBlob) -> BoxStream<'static,
     stream.boxed()
 }
 
-fn read_once<'a>(tenant: &'a Tenant, blob: &'a ContentBlob) -> impl futures::Stream<Item = Result<RecordChunk>> + Send + 'a {
-    async_stream::try_stream! {
+fn read_once<'a>(tenant: &'a Tenant, blob: &'a ContentBlob) -> BoxStream<'a, Result<RecordChunk>> {
+    let stream = async_stream::try_stream! {
         if blob.expires <= tenant.clock.now() {
             let expired = blob.expires.to_rfc3339_opts(SecondsFormat::Secs, true);
             Err(Error::new(Code::ContentExpired, format!("it expired at {expired}")))?;
@@ -402,7 +403,8 @@ fn read_once<'a>(tenant: &'a Tenant, blob: &'a ContentBlob) -> impl futures::Str
             yield records.split(&chunk?)?;
         }
         yield records.finish()?;
-    }
+    };
+    stream.boxed()
 }
 
 /// What earlier, broken reads of a blob gave, so that a further read gives only the rest. A read may come in another

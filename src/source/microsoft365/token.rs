@@ -9,8 +9,11 @@ use std::str::FromStr;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use oauth2::basic::BasicClient;
-use oauth2::{AuthType, ClientId, ClientSecret, ErrorResponse, HttpRequest, HttpResponse, RequestTokenError, Scope, TokenResponse, TokenUrl};
+use oauth2::{
+    AsyncHttpClient, AuthType, ClientId, ClientSecret, HttpRequest, HttpResponse, RequestTokenError, Scope, TokenResponse, TokenUrl,
+};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -234,8 +237,7 @@ impl Tokens {
                 .add_extra_param("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
                 .add_extra_param("client_assertion", assertion.expose().clone());
         }
-        let send = |request: HttpRequest| self.send(request);
-        let answer = grant.request_async(&send).await;
+        let answer = grant.request_async(self).await;
         let answer = answer.map_err(|failure| match failure {
             RequestTokenError::Request(error) => error,
             RequestTokenError::ServerResponse(refusal) => {
@@ -293,6 +295,15 @@ impl Tokens {
         // A number in a string, as version 1 of the endpoint gives it.
         let life = token.expires_in.as_u64().or_else(|| token.expires_in.as_str().and_then(|text| u64::from_str(text).ok()));
         Ok(Fresh { token: Secret::new(token.access_token), life: life.map_or(limits::TOKEN_LIFE, Duration::from_secs) })
+    }
+}
+
+impl<'c> AsyncHttpClient<'c> for Tokens {
+    type Error = Error;
+    type Future = BoxFuture<'c, Result<HttpResponse>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(self.send(request))
     }
 }
 
