@@ -87,7 +87,11 @@ impl Table {
         match table.delta.load().await {
             Ok(()) => Ok(Some(table)),
             Err(DeltaTableError::NotATable(_)) => Ok(None),
-            Err(error) => Err(table.error(error, "cannot open")),
+            // A folder of this machine that is not there has an error of its own.
+            Err(error) => match table.delta.log_store().is_delta_table_location().await {
+                Ok(false) => Ok(None),
+                _ => Err(table.error(error, "cannot open")),
+            },
         }
     }
 

@@ -11,7 +11,6 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use chrono::Duration;
 use futures::stream::{self, StreamExt};
 use md5::Md5;
 use serde_json::{Value, json};
@@ -54,11 +53,8 @@ pub(crate) async fn answer(simulator: &Arc<Simulator>, request: &Request, parts:
 fn add_message(simulator: &Simulator, request: &Request) -> Reply {
     let digest = hex(&Sha256::digest(&request.body));
     let mail = corpus::mail(&digest, &request.body, Source::Held(request.body.clone()), true);
-    let shift = match request.query("sent") {
-        Some("now") => Duration::seconds(request.now.timestamp() - mail.sent.timestamp()),
-        _ => Duration::zero(),
-    };
-    let numbers = simulator.tenant.add_mails(vec![mail], shift);
+    let now = (request.query("sent") == Some("now")).then_some(request.now);
+    let numbers = simulator.tenant.add_mails(vec![mail], now);
     let message = numbers.first().and_then(|number| simulator.tenant.message(*number));
     simulator.timeline.add(numbers, request.now);
     match message {

@@ -30,6 +30,9 @@ mod tenant;
 mod tls;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -497,15 +500,10 @@ fn kind<'a>(parts: &[&'a str], request: &Request) -> (Kind, Option<&'a str>) {
 /// Fills mailboxes from a corpus, and makes its part of the audit log: the sends in the order of their time, and some
 /// records of others between them.
 fn add_corpus(tenant: &Tenant, path: &Path, shift_dates_now: bool) -> Result<Piece> {
-    let (mut mails, directory) = corpus::read(path)?;
+    let (mails, directory) = corpus::read(path)?;
     tenant.add_directory(&directory);
-    mails.sort_by_key(|mail| mail.sent);
-    let shift = match mails.last() {
-        Some(newest) if shift_dates_now => chrono::Duration::seconds(tenant.started.timestamp() - newest.sent.timestamp()),
-        _ => chrono::Duration::zero(),
-    };
     let mut entries = Vec::with_capacity(mails.len() * 2);
-    for number in tenant.add_mails(mails, shift) {
+    for number in tenant.add_mails(mails, shift_dates_now.then_some(tenant.started)) {
         entries.push(MessageEntry::Send(number));
         // None, one or two others after each send: a modest number, where a real tenant has hundreds.
         let others = mix(tenant.seed ^ 0x00f1_11e4, number) % 3;

@@ -250,6 +250,8 @@ fn write_mailbox_record(out: &mut Vec<u8>, tenant: &Tenant, user: &User, random:
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::Value;
 
     use super::*;
@@ -267,7 +269,7 @@ mod tests {
         let mut without_folder = 0;
         for number in 0..200 {
             let message = tenant.message(crate::simulator::tenant::GENERATED_FROM + number).expect("exists");
-            let owner = tenant.read().users[message.owner].clone();
+            let owner = Arc::clone(&tenant.read().users[message.owner]);
             let mut out = Vec::new();
             write_send(&mut out, &tenant, &owner, &message);
             let record: Value = serde_json::from_slice(&out).expect("JSON");
@@ -283,7 +285,7 @@ mod tests {
     #[test]
     fn other_records_are_json_and_no_sends() {
         let tenant = tenant();
-        let user = tenant.read().users[0].clone();
+        let user = Arc::clone(&tenant.read().users[0]);
         for random in 0..2000 {
             let mut out = Vec::new();
             write_other(&mut out, &tenant, &user, mix(1, random), tenant.started);

@@ -254,10 +254,17 @@ impl Tenant {
         self.write().user(self.seed, address, "");
     }
 
-    /// Adds mails as sent messages, their dates moved by `shift`, and gives their numbers.
-    pub(crate) fn add_mails(&self, mails: Vec<Mail>, shift: Duration) -> Vec<u64> {
+    /// Adds mails as sent messages in the order of their time, and gives their numbers. With `shift_to` all dates move
+    /// by one offset, so that the newest mail was sent then.
+    pub(crate) fn add_mails(&self, mails: Vec<Mail>, shift_to: Option<DateTime<Utc>>) -> Vec<u64> {
+        let newest = mails.iter().filter_map(|mail| mail.dated).max().unwrap_or(self.started);
+        let shift = shift_to.map_or(Duration::zero(), |to| Duration::seconds(to.timestamp() - newest.timestamp()));
+        let mut dated: Vec<(DateTime<Utc>, Mail)> = mails.into_iter().map(|mail| (mail.sent(newest), mail)).collect();
+        dated.sort_by_key(|(sent, _)| *sent);
         let mut world = self.write();
-        mails.into_iter().map(|mail| world.add_mail(self.seed, mail, shift)).collect()
+        let whole_seconds = |sent: DateTime<Utc>| DateTime::from_timestamp(sent.timestamp(), 0).unwrap_or(sent);
+        let shifted = |sent: DateTime<Utc>| whole_seconds(sent.checked_add_signed(shift).unwrap_or(sent));
+        dated.into_iter().map(|(sent, mail)| world.add_mail(self.seed, mail, shifted(sent))).collect()
     }
 
     /// A message by its number, whether it is stored or generated.
@@ -377,7 +384,7 @@ impl World {
         index
     }
 
-    fn add_mail(&mut self, seed: u64, mail: Mail, shift: Duration) -> u64 {
+    fn add_mail(&mut self, seed: u64, mail: Mail, sent: DateTime<Utc>) -> u64 {
         let owner = self.user(seed, &mail.from.address, &mail.from.name);
         let number = self.messages.len() as u64;
         let is_to_self = mail.to.iter().chain(&mail.cc).any(|mailbox| {
@@ -395,7 +402,7 @@ impl World {
             to: mail.to,
             cc: mail.cc,
             bcc: mail.bcc,
-            sent: mail.sent.checked_add_signed(shift).unwrap_or(mail.sent),
+            sent,
             attachments: mail.attachments,
             source: Some(mail.source),
             is_to_self,

@@ -25,6 +25,9 @@ use super::report::{Kind, MailboxSlot};
 /// Bodies of requests are small: forms, batches, mails that a test adds.
 const REQUEST_BYTES_MAX: usize = 64 << 20;
 
+/// Time for the bytes before a broken place to be sent.
+const BREAK_PAUSE: Duration = Duration::from_millis(5);
+
 /// Accepts connections until told to stop.
 pub(crate) async fn listen(
     simulator: Arc<Simulator>,
@@ -157,6 +160,10 @@ fn counted(simulator: &Arc<Simulator>, mut sending: Sending, kind: Kind, slot: O
                             slot.take();
                         }
                         counters.sent(kind, piece.as_ref().map_or(0, Bytes::len));
+                        if piece.is_err() {
+                            // What was given so far shall reach the other side before the connection breaks.
+                            tokio::time::sleep(BREAK_PAUSE).await;
+                        }
                         yield piece;
                     }
                 }
@@ -241,8 +248,6 @@ fn limited(mut body: BoxStream<'static, std::io::Result<Bytes>>, bytes: usize, f
             }
         }
         if fails {
-            // What was given so far shall reach the other side before the connection breaks.
-            tokio::time::sleep(Duration::from_millis(5)).await;
             yield Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
         }
     }

@@ -28,26 +28,14 @@ pub(crate) fn mailboxes(value: &[u8]) -> Vec<Mailbox> {
                     }
                 }
             }
-            b'(' => {
-                let mut depth = 1;
-                while let Some(byte) = bytes.next() {
-                    match byte {
-                        b'(' => depth += 1,
-                        b')' => depth -= 1,
-                        b'\\' => {
-                            bytes.next();
-                        }
-                        _ => {}
-                    }
-                    if depth == 0 {
-                        break;
-                    }
-                }
-            }
+            b'(' => skip_comment(&mut bytes),
             b'<' => {
                 let mut address = Vec::new();
                 while let Some(byte) = bytes.next_if(|byte| *byte != b'>') {
-                    address.push(byte);
+                    match byte {
+                        b'(' => skip_comment(&mut bytes),
+                        byte => address.push(byte),
+                    }
                 }
                 angle = Some(address);
             }
@@ -62,12 +50,51 @@ pub(crate) fn mailboxes(value: &[u8]) -> Vec<Mailbox> {
     list
 }
 
+/// Comments nest.
+fn skip_comment(bytes: &mut impl Iterator<Item = u8>) {
+    let mut depth = 1;
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'(' => depth += 1,
+            b')' => depth -= 1,
+            b'\\' => {
+                bytes.next();
+            }
+            _ => {}
+        }
+        if depth == 0 {
+            return;
+        }
+    }
+}
+
+/// Blanks around dots and at signs belong to the address (the obsolete syntax of RFC 5322, 4.4).
+fn without_inner_blanks(text: &str) -> String {
+    let mut joined = String::new();
+    for word in text.split_whitespace() {
+        if !joined.is_empty() && !joined.ends_with(['.', '@']) && !word.starts_with(['.', '@']) {
+            joined.push(' ');
+        }
+        joined.push_str(word);
+    }
+    joined
+}
+
 fn push(list: &mut Vec<Mailbox>, name: &mut Vec<u8>, angle: &mut Option<Vec<u8>>) {
-    let text = decode_words(name).trim().to_owned();
+    let text = without_inner_blanks(&decode_words(name));
     name.clear();
     let (name, address) = match angle.take() {
         Some(address) => (text, decode_words(&address)),
-        None => (String::new(), text),
+        // `Big Bug bb@bug.com`: the first word that looks like an address is it.
+        None => match text.split_whitespace().find(|word| word.trim_matches('@').contains('@')) {
+            Some(word) => (text.split(word).next().unwrap_or_default().trim().to_owned(), word.to_owned()),
+            None => (String::new(), text),
+        },
+    };
+    // The obsolete route `@a,@b:local@domain` is not part of the address (RFC 5322, 4.4).
+    let address = match address.split_once(':') {
+        Some((route, address)) if route.trim_start().starts_with('@') => address,
+        _ => &address,
     };
     let address: String = address.chars().filter(|character| !character.is_whitespace()).collect();
     if !address.is_empty() {
@@ -180,6 +207,9 @@ mod tests {
         assert_eq!(addresses("Team: a@x.org, C <c@x.org>;, d@x.org"), ["|a@x.org", "C|c@x.org", "|d@x.org"]);
         assert_eq!(addresses("=?utf-8?q?J=C3=BCrgen?= <j@x.org"), ["Jürgen|j@x.org"]);
         assert_eq!(addresses("undisclosed-recipients:;"), [""; 0]);
+        assert_eq!(addresses("Big Bug bb@bug.com"), ["Big Bug|bb@bug.com"]);
+        assert_eq!(addresses("jdoe@test   . example"), ["|jdoe@test.example"]);
+        assert_eq!(addresses("Pete <pete(his \\) account)@silly.test(host)>, <@a.tld,@b.tld:m@x.net>"), ["Pete|pete@silly.test", "|m@x.net"]);
         assert_eq!(addresses("@"), ["|@"]);
     }
 

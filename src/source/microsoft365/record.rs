@@ -29,9 +29,12 @@ use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::source::{NamedAttachment, Operation, RecordChunk, SendRecord, UnreadableRecord};
 
-/// Properties with which a record begins, in what was seen between 2017 and 2026; told from what records hold inside.
-const FIRST_KEYS: &[&[u8]] =
-    &[b"CreationTime", b"AppAccessContext", b"Id", b"RecordType", b"Operation", b"OrganizationId", b"UserId", b"Workload"];
+/// Properties with which a record may begin; the objects inside of records begin with others (`Name`, `Path`, …), but for
+/// `Id`. A blob's records begin alike, so the property of a record that was read counts too.
+const FIRST_KEYS: &[&[u8]] = &[
+    b"AppAccessContext", b"AppId", b"ClientAppId", b"ClientIP", b"ClientIPAddress", b"ClientInfoString", b"CreationTime", b"Id",
+    b"MailboxGuid", b"Operation", b"OrganizationId", b"RecordType", b"ResultStatus", b"UserId", b"UserKey", b"UserType", b"Workload",
+];
 
 /// Bytes that are split before results are looked at; bounds the buffer when a blob comes in large pieces.
 const PIECE_BYTES: usize = 128 * 1024;
@@ -54,6 +57,8 @@ pub(super) struct Records {
     last: u8,
     /// The beginning of a record that is too large to be held.
     cut: Option<Vec<u8>>,
+    /// With which property the last good record began.
+    first_key: Vec<u8>,
     received_bytes: u64,
 }
 
@@ -83,6 +88,7 @@ impl Records {
             open: Vec::new(),
             last: 0,
             cut: None,
+            first_key: Vec::new(),
             received_bytes: 0,
         }
     }
@@ -288,9 +294,12 @@ impl Records {
 
     fn complete(&mut self, buffer: &[u8], out: &mut RecordChunk) {
         let text = &buffer[self.start..self.at];
-        if self.cut.is_some() {
+        if self.cut.is_some() || text.len() > limits::RECORD_BYTES {
             self.give_up_on(text, "is larger than a record may be", out);
         } else {
+            if let Some(key) = first_key(&text[1..]).filter(|key| *key != self.first_key) {
+                self.first_key = key.to_vec();
+            }
             read_record(text, out);
         }
         self.start = self.at;
@@ -310,7 +319,7 @@ impl Records {
             self.at = buffer.len();
             return false;
         };
-        match begins_record(&buffer[self.start..], found - self.start) {
+        match self.begins_record(&buffer[self.start..], found - self.start) {
             Some(true) => {
                 let text = buffer[self.start..found].trim_ascii_end();
                 let text = text.strip_suffix(b",").unwrap_or(text);
@@ -328,6 +337,20 @@ impl Records {
                 self.at = found;
                 false
             }
+        }
+    }
+
+    /// Whether the brace at `at` begins a record: a comma before it, one of the known properties behind it. `None`: too few
+    /// bytes to tell.
+    fn begins_record(&self, text: &[u8], at: usize) -> Option<bool> {
+        if !text[..at].trim_ascii_end().ends_with(b",") {
+            return Some(false);
+        }
+        let behind = &text[at + 1..];
+        match first_key(behind) {
+            Some(key) => Some(key == self.first_key || FIRST_KEYS.contains(&key)),
+            None if behind.len() > 64 || behind.trim_ascii_start().first().is_some_and(|byte| *byte != b'"') => Some(false),
+            None => None,
         }
     }
 
@@ -386,22 +409,10 @@ fn to_quote(bytes: &[u8]) -> usize {
     passed + rest.iter().position(|byte| matches!(byte, b'"' | b'\\')).unwrap_or(rest.len())
 }
 
-/// Whether the brace at `at` begins a record: a comma before it, one of the known properties behind it. `None`: too few
-/// bytes to tell.
-fn begins_record(text: &[u8], at: usize) -> Option<bool> {
-    let before = text[..at].trim_ascii_end();
-    if !before.ends_with(b",") {
-        return Some(false);
-    }
-    let behind = text[at + 1..].trim_ascii_start();
-    let Some(name) = behind.strip_prefix(b"\"") else {
-        return if behind.is_empty() { None } else { Some(false) };
-    };
-    match memchr::memchr(b'"', name) {
-        Some(length) => Some(FIRST_KEYS.contains(&&name[..length])),
-        None if name.len() > 32 => Some(false),
-        None => None,
-    }
+/// The property right behind an opening brace.
+fn first_key(text: &[u8]) -> Option<&[u8]> {
+    let name = text.trim_ascii_start().strip_prefix(b"\"")?;
+    Some(&name[..memchr::memchr(b'"', name)?])
 }
 
 /// Sorts one record: counted, a send, or unreadable.
