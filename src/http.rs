@@ -275,7 +275,7 @@ impl Http {
                 },
                 Err(problem) => (problem, Code::ServiceUnavailable),
             };
-            attempts.pause_after_fault(self, request, &fault, code).await?;
+            attempts.pause_after_fault(request, &fault, code).await?;
         }
     }
 
@@ -313,7 +313,7 @@ impl Http {
                 Err(error) => {
                     drop(turn);
                     let fault = root_cause(&error);
-                    attempts.pause_after_fault(self, request, &fault, Code::ServiceUnavailable).await?;
+                    attempts.pause_after_fault(request, &fault, Code::ServiceUnavailable).await?;
                     continue;
                 }
             };
@@ -329,7 +329,7 @@ impl Http {
                 Ok(answer) => answer,
                 Err(fault) => {
                     drop(turn);
-                    attempts.pause_after_fault(self, request, &fault, Code::ServiceUnavailable).await?;
+                    attempts.pause_after_fault(request, &fault, Code::ServiceUnavailable).await?;
                     continue;
                 }
             };
@@ -340,7 +340,7 @@ impl Http {
             match verdict {
                 Verdict::Answer => return Ok(Accepted::Refused(answer)),
                 Verdict::Final(error) => return Err(error),
-                Verdict::Again => attempts.pause_after_fault(self, request, &last, Code::ServiceUnavailable).await?,
+                Verdict::Again => attempts.pause_after_fault(request, &last, Code::ServiceUnavailable).await?,
                 Verdict::SlowDown(wait) => attempts.pause_as_asked(self, request, &last, wait).await?,
                 Verdict::Renewed => attempts.renewed(request, &last)?,
             }
@@ -454,14 +454,13 @@ impl Attempts {
         Self { began: Instant::now(), sent: 0, faults: 0, faults_max, throttles: 0, renewals: 0 }
     }
 
-    async fn pause_after_fault(&mut self, http: &Http, request: &Request, last: &str, code: Code) -> Result<()> {
+    async fn pause_after_fault(&mut self, request: &Request, last: &str, code: Code) -> Result<()> {
         self.faults += 1;
         if self.faults >= self.faults_max {
             return Err(self.gave_up(request, last, code));
         }
         let pause = backoff(self.faults);
         debug!(%request, last, pause_ms = pause.as_millis() as u64, attempt = self.sent, kind = request.kind, "trying again");
-        let _ = http;
         tokio::time::sleep(pause).await;
         Ok(())
     }
@@ -544,4 +543,137 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
         innermost = source;
     }
     one_line(&innermost.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use axum::response::{IntoResponse, Response};
+
+    use super::*;
+
+    /// A service that takes every refusal for a fault, but 429.
+    struct Plain;
+
+    impl Service for Plain {
+        type Turn = ();
+
+        async fn turn(&self) -> Result<(HeaderMap, ())> {
+            Ok((HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static("Bearer hunter2"))]), ()))
+        }
+
+        fn judge(&self, request: &Request, answer: &Answer, (): &()) -> Verdict {
+            match answer.status.as_u16() {
+                429 => Verdict::SlowDown(answer.retry_after(&Clock::System)),
+                401 => Verdict::Renewed,
+                404 => Verdict::Answer,
+                400 => Verdict::Final(Error::new(Code::ServiceProtocol, format!("{request}: {}", answer.summary()))),
+                _ => Verdict::Again,
+            }
+        }
+    }
+
+    /// A server that gives its answers in turn, the last one for ever.
+    async fn serve(answers: Vec<Box<dyn Fn() -> Response + Send + Sync>>) -> (Url, Arc<AtomicU32>) {
+        let count = Arc::new(AtomicU32::new(0));
+        let asked = Arc::clone(&count);
+        let answers = Arc::new(answers);
+        let router = axum::Router::new().fallback(move || {
+            let nth = asked.fetch_add(1, Ordering::SeqCst) as usize;
+            let answer = answers[nth.min(answers.len() - 1)]();
+            async move { answer }
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("http://{}/a/b?secret=hunter2", listener.local_addr().unwrap())).unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        (url, count)
+    }
+
+    fn status(status: u16, body: &'static str) -> Box<dyn Fn() -> Response + Send + Sync> {
+        Box::new(move || (StatusCode::from_u16(status).unwrap(), body).into_response())
+    }
+
+    async fn get(url: Url) -> (Result<serde_json::Value>, Usage) {
+        let http = Http::new().unwrap();
+        let answer = http.json(&Request::get("test", url), &Plain).await;
+        (answer, http.usage())
+    }
+
+    #[tokio::test]
+    async fn faults_are_tried_again_with_growing_pauses() {
+        let (url, count) = serve(vec![status(500, "busy"), status(200, "{\"cut\":"), status(200, "\u{feff}{\"a\":1}")]).await;
+        let began = Instant::now();
+        let (answer, usage) = get(url).await;
+        assert_eq!(answer.unwrap(), serde_json::json!({"a": 1}));
+        assert_eq!((count.load(Ordering::SeqCst), usage.requests["test"], usage.retries, usage.throttled), (3, 3, 2, 0));
+        assert!(began.elapsed() >= limits::BACKOFF_START / 2 + limits::BACKOFF_START);
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_is_asked_for_is_kept_and_counted() {
+        let wait: Box<dyn Fn() -> Response + Send + Sync> =
+            Box::new(|| (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "1")], "slow").into_response());
+        let (url, _) = serve(vec![wait, status(200, "1")]).await;
+        let began = Instant::now();
+        let (answer, usage) = get(url).await;
+        assert_eq!(answer.unwrap(), 1);
+        assert!(began.elapsed() >= Duration::from_secs(1));
+        assert_eq!(usage.throttled, 1);
+        assert!((1000..=2100).contains(&usage.throttled_ms), "{usage:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_says_how_often_how_long_and_the_last_answer_and_no_secret() {
+        let (url, count) = serve(vec![status(500, "line one\r\nline two")]).await;
+        let host = format!("GET {}", url.host_str().unwrap());
+        let (answer, _) = get(url).await;
+        let error = answer.unwrap_err();
+        let (first, last) = error.message().split_once(" failed 6 times in ").unwrap();
+        assert_eq!(first, format!("{host}/a/b"));
+        assert!(last.ends_with(" s, last answer: 500 line one line two"), "{last}");
+        assert_eq!(error.code(), Code::ServiceUnavailable);
+        assert!(!format!("{error:?}").contains("hunter2"));
+        assert_eq!(count.load(Ordering::SeqCst), limits::ATTEMPTS);
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_not_there_is_unavailable() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("http://{}/a?secret=hunter2", listener.local_addr().unwrap())).unwrap();
+        drop(listener);
+        let error = get(url).await.0.unwrap_err();
+        assert_eq!(error.code(), Code::ServiceUnavailable);
+        assert!(error.message().to_lowercase().contains("connection refused"), "{error}");
+        assert!(!format!("{error:?}").contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn final_answers_are_not_asked_for_twice() {
+        let (url, count) = serve(vec![status(400, "no")]).await;
+        assert!(get(url).await.0.unwrap_err().message().ends_with("/a/b: 400 no"));
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+        // Renewed credentials that never help.
+        let (url, count) = serve(vec![status(401, "no")]).await;
+        assert_eq!(get(url).await.0.unwrap_err().code(), Code::PermissionMissing);
+        assert_eq!(count.load(Ordering::SeqCst), 3);
+        // Nothing is followed, nothing is decompressed.
+        let elsewhere: Box<dyn Fn() -> Response + Send + Sync> = Box::new(|| axum::response::Redirect::to("/c").into_response());
+        let (url, _) = serve(vec![elsewhere, status(404, "1")]).await;
+        assert_eq!(get(url).await.0.unwrap(), 1);
+        let zipped: Box<dyn Fn() -> Response + Send + Sync> = Box::new(|| ([("content-encoding", "gzip")], "x").into_response());
+        let (url, _) = serve(vec![zipped]).await;
+        assert!(get(url).await.0.unwrap_err().message().contains("`gzip`"));
+    }
+
+    #[test]
+    fn plain_http_stays_on_this_machine() {
+        let ok = |text: &str| ensure_private(&Url::parse(text).unwrap()).is_ok();
+        for url in ["https://x.example", "http://localhost:1", "http://127.0.0.9", "http://[::1]:2", "http://169.254.169.254/metadata"] {
+            assert!(ok(url), "{url}");
+        }
+        for url in ["http://x.example", "http://localhost.x.example", "http://10.0.0.1", "ftp://127.0.0.1", "file:///etc/passwd"] {
+            assert!(!ok(url), "{url}");
+        }
+    }
 }

@@ -151,3 +151,6 @@ pub const QUERY_MEMORY_BYTES: usize = 1024 * 1024 * 1024;
 
 /// Reads of one blob whose body breaks off, before it is owed to a later run.
 pub const BLOB_READS: u32 = 3;
+
+/// Times that pages of one listing may come again: an empty page was seen to name itself as the next one.
+pub const PAGE_REPEATS: usize = 100;

@@ -53,7 +53,7 @@ pub struct Commit<S> {
 }
 
 /// What a commit did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Committed {
     /// Rows that are new.
     pub added: u64,
@@ -113,6 +113,17 @@ impl Writer {
         Ok(committed)
     }
 
+    /// What a commit of these rows would do on the table's present version; another writer may still change that.
+    ///
+    /// # Errors
+    /// Like [`Writer::commit`].
+    pub async fn preview(&mut self, rows: &[FileEvent], replaces: &[(String, NaiveDate)]) -> Result<Committed> {
+        self.events.refresh().await?;
+        let files = self.events.files().await?;
+        self.index.cover(&self.events, &files, &dates(rows, replaces)).await?;
+        Ok(self.sort_out(rows, replaces).counts)
+    }
+
     async fn commit_events(
         &mut self,
         number: i64,
@@ -120,8 +131,7 @@ impl Writer {
         replaces: &[(String, NaiveDate)],
     ) -> Result<Committed> {
         let application = self.connection.to_string();
-        let dates: BTreeSet<NaiveDate> =
-            rows.iter().map(FileEvent::event_date).chain(replaces.iter().map(|(_, date)| *date)).collect();
+        let dates = dates(rows, replaces);
         let mut unclear = None;
         for _ in 0..limits::COMMIT_ATTEMPTS {
             self.events.refresh().await?;
@@ -176,20 +186,7 @@ impl Writer {
         rows: &[FileEvent],
         replaces: &[(String, NaiveDate)],
     ) -> Result<(Vec<Action>, Committed)> {
-        let leaving: HashSet<&str> =
-            replaces.iter().map(|(id, _)| id.as_str()).filter(|id| self.index.file_of(id).is_some()).collect();
-        let mut taken: HashSet<&str> = HashSet::new();
-        let (mut fresh, mut committed) = (Vec::new(), Committed { added: 0, replaced: 0, doubled: 0 });
-        for row in rows {
-            let is_replacement = leaving.contains(row.event_id.as_str());
-            if !taken.insert(&row.event_id) || (self.index.file_of(&row.event_id).is_some() && !is_replacement) {
-                committed.doubled += 1;
-            } else {
-                committed.replaced += u64::from(is_replacement);
-                committed.added += u64::from(!is_replacement);
-                fresh.push(row);
-            }
-        }
+        let SortedOut { leaving, mut fresh, counts } = self.sort_out(rows, replaces);
         let mut actions = Vec::new();
         let mut batches = Vec::new();
         if !fresh.is_empty() {
@@ -207,7 +204,26 @@ impl Writer {
             actions.push(Action::Remove(file.remove.clone()));
         }
         actions.extend(self.events.write(batches).await?.into_iter().map(Action::Add));
-        Ok((actions, committed))
+        Ok((actions, counts))
+    }
+
+    /// Tells what is new from what the table has.
+    fn sort_out<'a>(&self, rows: &'a [FileEvent], replaces: &'a [(String, NaiveDate)]) -> SortedOut<'a> {
+        let leaving: HashSet<&str> =
+            replaces.iter().map(|(id, _)| id.as_str()).filter(|id| self.index.file_of(id).is_some()).collect();
+        let mut taken: HashSet<&str> = HashSet::new();
+        let (mut fresh, mut counts) = (Vec::new(), Committed::default());
+        for row in rows {
+            let is_replacement = leaving.contains(row.event_id.as_str());
+            if !taken.insert(&row.event_id) || (self.index.file_of(&row.event_id).is_some() && !is_replacement) {
+                counts.doubled += 1;
+            } else {
+                counts.replaced += u64::from(is_replacement);
+                counts.added += u64::from(!is_replacement);
+                fresh.push(row);
+            }
+        }
+        SortedOut { leaving, fresh, counts }
     }
 
     /// A file's rows without some of them.
@@ -229,6 +245,20 @@ impl Writer {
         append_once(&self.at, &application, number, &outbox.gaps).await?;
         append_once(&self.at, &application, number, &outbox.runs).await
     }
+}
+
+/// Rows on their way into a commit.
+struct SortedOut<'a> {
+    /// Ids of rows that the table has and that give way.
+    leaving: HashSet<&'a str>,
+    /// Rows to write.
+    fresh: Vec<&'a FileEvent>,
+    counts: Committed,
+}
+
+/// The days that a commit touches.
+fn dates(rows: &[FileEvent], replaces: &[(String, NaiveDate)]) -> BTreeSet<NaiveDate> {
+    rows.iter().map(FileEvent::event_date).chain(replaces.iter().map(|(_, date)| *date)).collect()
 }
 
 /// Appends rows to a table unless the table's log says that this transaction was done.
@@ -273,12 +303,6 @@ struct Index {
     events: HashMap<Uuid, u32>,
     /// What the try under way would do, for the case that its answer is lost.
     pending: Committed,
-}
-
-impl Default for Committed {
-    fn default() -> Self {
-        Self { added: 0, replaced: 0, doubled: 0 }
-    }
 }
 
 impl Index {

@@ -3,7 +3,7 @@
 //! A blob is done when it was read to its end and each of its sends met its fate; only then is it marked as read. Rows of
 //! a blob that is not done may be committed before: their records are marked as seen, and the blob is read again.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::NaiveDate;
 
@@ -175,19 +175,13 @@ impl Collector {
             super::plan::close(&mut self.state, now);
         }
         self.report.finish(now, &self.state);
-        self.outbox.runs.push(self.report.row(&self.stamp));
-        // The counts of this last slice reach the report after its row was written; say them before.
-        let last = self.outbox.runs.len() - 1;
-        let (added, replaced) = self.expected();
-        self.outbox.runs[last].events += added;
-        self.outbox.runs[last].events_upgraded += replaced;
+        // The run's row is part of its last commit, so it must say what that commit is about to do.
+        let last = self.writer.preview(&self.rows, &self.replaces).await?;
+        let mut row = self.report.row(&self.stamp);
+        row.events += last.added;
+        row.events_upgraded += last.replaced;
+        self.outbox.runs.push(row);
         self.commit(now).await.map(drop)
-    }
-
-    fn expected(&self) -> (u64, u64) {
-        let leaving: HashSet<&str> = self.replaces.iter().map(|(id, _)| id.as_str()).collect();
-        let replaced = self.rows.iter().filter(|row| leaving.contains(row.event_id.as_str())).count();
-        ((self.rows.len() - replaced) as u64, replaced as u64)
     }
 
     fn count(&mut self, tally: Tally) {

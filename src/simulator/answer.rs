@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::clock;
 use super::faults::Action;
 
 /// One request, taken apart.
@@ -40,7 +41,7 @@ impl Request {
             body,
             base,
             actions: Vec::new(),
-            now: Utc::now(),
+            now: clock::now(),
         }
     }
 

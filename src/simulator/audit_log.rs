@@ -118,7 +118,12 @@ mod tests {
         assert_eq!(texts("lines", format!("\u{feff}{first}\r\n{second}\n\n{second}").as_bytes()), expected);
         assert_eq!(texts("array", format!("[{first},{second}\n,{second}]").as_bytes()), expected);
         let cell = |text: &str| format!("2026,x,\"{}\"", text.replace('"', "\"\""));
-        let table = format!("#TYPE x\r\nCreationDate,UserIds,AuditData\r\n{}\r\n{}\r\n{}\r\n", cell(first), cell(second), cell(second));
+        let table = format!(
+            "#TYPE x\r\nCreationDate,UserIds,AuditData\r\n{}\r\n{}\r\n{}\r\n",
+            cell(first),
+            cell(second),
+            cell(second)
+        );
         assert_eq!(texts("csv", table.as_bytes()), expected);
         let wide: Vec<u8> = std::iter::once(0xfeff).chain(table.encode_utf16()).flat_map(u16::to_le_bytes).collect();
         assert_eq!(texts("wide", &wide), expected);
@@ -126,7 +131,8 @@ mod tests {
 
     #[test]
     fn users_are_those_who_are_named() {
-        let records = [Bytes::from_static(br#"{"UserId":"A@x.org","MailboxOwnerUPN":"b@x.org"}"#), Bytes::from_static(b"broken")];
+        let records =
+            [Bytes::from_static(br#"{"UserId":"A@x.org","MailboxOwnerUPN":"b@x.org"}"#), Bytes::from_static(b"broken")];
         assert_eq!(users(&records), ["a@x.org", "b@x.org"]);
     }
 }

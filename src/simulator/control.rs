@@ -90,7 +90,8 @@ fn truth(simulator: &Arc<Simulator>, request: &Request) -> Reply {
 
 fn describe(simulator: &Simulator, message: &Message, with_hashes: bool) -> Value {
     let owner = simulator.tenant.read().users.get(message.owner).cloned();
-    let addresses = |mailboxes: &[Mailbox]| -> Vec<String> { mailboxes.iter().map(|mailbox| mailbox.address.clone()).collect() };
+    let addresses =
+        |mailboxes: &[Mailbox]| -> Vec<String> { mailboxes.iter().map(|mailbox| mailbox.address.clone()).collect() };
     let file = match &message.source {
         Some(Source::File(path)) => Some(path.to_string_lossy().into_owned()),
         _ => None,

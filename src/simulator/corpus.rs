@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use chrono::{DateTime, Datelike, Duration, Utc};
 
+use super::clock;
 use super::ids::text_number;
 use super::mime::fields::{self, Mailbox};
 use super::mime::{self, MimeAttachment, MimeKind, parse};
@@ -101,7 +102,8 @@ pub(crate) fn mail(name: &str, data: &Bytes, source: Source, keep: bool) -> Mail
         name: String::new(),
         address: format!("sender-{:08x}@{CORPUS_DOMAIN}", stable as u32),
     });
-    let attachments = mime::attachments(&message).into_iter().map(|found| attachment(found, data, &source, keep, stable));
+    let attachments =
+        mime::attachments(&message).into_iter().map(|found| attachment(found, data, &source, keep, stable));
     Mail {
         from,
         to: list("to"),
@@ -122,7 +124,7 @@ pub(crate) fn mail(name: &str, data: &Bytes, source: Source, keep: bool) -> Mail
 /// Nobody sends mail from the far future, whatever a header says; and the newest mail of a corpus is what the others
 /// are shifted by.
 fn is_plausible(date: &DateTime<Utc>) -> bool {
-    *date <= Utc::now() + Duration::days(1) && date.year() >= 1900
+    *date <= clock::now() + Duration::days(1) && date.year() >= 1900
 }
 
 /// A mailbox needs an address with something on both sides of its `@`.
@@ -151,7 +153,11 @@ impl Mail {
 fn attachment(found: MimeAttachment, data: &Bytes, source: &Source, keep: bool, stable: u64) -> Attachment {
     let decoded = found.bytes(data);
     let bytes = decoded.len() as u64;
-    let content = if keep { Content::Held(Bytes::from(decoded.into_owned())) } else { Content::InMail(source.clone(), found.clone()) };
+    let content = if keep {
+        Content::Held(Bytes::from(decoded.into_owned()))
+    } else {
+        Content::InMail(source.clone(), found.clone())
+    };
     Attachment {
         kind: match found.kind {
             MimeKind::File(_) => AttachmentKind::File,

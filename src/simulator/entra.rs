@@ -124,7 +124,8 @@ impl Signer {
     }
 
     fn jwk(&self) -> Value {
-        let coordinate = |range: std::ops::Range<usize>| URL_SAFE_NO_PAD.encode(self.public.get(range).unwrap_or_default());
+        let coordinate =
+            |range: std::ops::Range<usize>| URL_SAFE_NO_PAD.encode(self.public.get(range).unwrap_or_default());
         json!({"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": self.key_id,
             "x": coordinate(1..33), "y": coordinate(33..65)})
     }
@@ -140,10 +141,13 @@ pub(crate) struct Certificate {
 impl Certificate {
     /// Reads the first certificate of a PEM text.
     pub(crate) fn parse(pem: &[u8]) -> Result<Self> {
-        let der = CertificateDer::from_pem_slice(pem).map_err(|error| SimulatorError::Certificate(error.to_string()))?;
+        let der =
+            CertificateDer::from_pem_slice(pem).map_err(|error| SimulatorError::Certificate(error.to_string()))?;
         // Only the certificate's own block: a file may hold the private key as well.
-        let block = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", wrapped(&STANDARD.encode(&der)));
-        let key = DecodingKey::from_rsa_pem(block.as_bytes()).map_err(|error| SimulatorError::Certificate(error.to_string()))?;
+        let block =
+            format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", wrapped(&STANDARD.encode(&der)));
+        let key = DecodingKey::from_rsa_pem(block.as_bytes())
+            .map_err(|error| SimulatorError::Certificate(error.to_string()))?;
         Ok(Self {
             key,
             sha1: URL_SAFE_NO_PAD.encode(sha1(&der)),
@@ -153,7 +157,8 @@ impl Certificate {
 }
 
 fn wrapped(base64: &str) -> String {
-    let lines: Vec<&str> = (0..base64.len()).step_by(64).filter_map(|start| base64.get(start..(start + 64).min(base64.len()))).collect();
+    let lines: Vec<&str> =
+        (0..base64.len()).step_by(64).filter_map(|start| base64.get(start..(start + 64).min(base64.len()))).collect();
     lines.join("\n")
 }
 
@@ -175,13 +180,21 @@ fn check_tenant(simulator: &Simulator, request: &Request, tenant: &str) -> std::
     }
     Err(match tenant {
         "common" | "consumers" | "organizations" => error(request, 9_001_023),
-        tenant if Uuid::parse_str(tenant).is_ok() || tenant.contains('.') => error_with(request, 90002, &format!(
-            "Tenant '{tenant}' not found. Check to make sure you have the correct tenant ID and are signing into the correct cloud. \
+        tenant if Uuid::parse_str(tenant).is_ok() || tenant.contains('.') => error_with(
+            request,
+            90002,
+            &format!(
+                "Tenant '{tenant}' not found. Check to make sure you have the correct tenant ID and are signing into the correct cloud. \
              Check with your subscription administrator, this may happen if there are no active subscriptions for the tenant."
-        )),
-        tenant => error_with(request, 900_023, &format!(
-            "Specified tenant identifier '{tenant}' is neither a valid DNS name, nor a valid external domain."
-        )),
+            ),
+        ),
+        tenant => error_with(
+            request,
+            900_023,
+            &format!(
+                "Specified tenant identifier '{tenant}' is neither a valid DNS name, nor a valid external domain."
+            ),
+        ),
     })
 }
 
@@ -192,25 +205,43 @@ pub(crate) fn token(simulator: &Simulator, request: &Request, tenant: &str, is_f
     }
 }
 
-fn issue(simulator: &Simulator, request: &Request, tenant: &str, is_first_version: bool) -> std::result::Result<Reply, Reply> {
+fn issue(
+    simulator: &Simulator,
+    request: &Request,
+    tenant: &str,
+    is_first_version: bool,
+) -> std::result::Result<Reply, Reply> {
     check_tenant(simulator, request, tenant)?;
     let fields = form(&String::from_utf8_lossy(&request.body));
-    let field = |name: &str| fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty());
-    let missing = |name: &str| error_with(request, 900_144, &format!("The request body must contain the following parameter: '{name}'."));
+    let field = |name: &str| {
+        fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    };
+    let missing = |name: &str| {
+        error_with(request, 900_144, &format!("The request body must contain the following parameter: '{name}'."))
+    };
     let grant_type = field("grant_type").ok_or_else(|| missing("grant_type"))?;
     if grant_type != "client_credentials" {
-        return Err(error_with(request, 70003, &format!("The app requested an unsupported grant type '{grant_type}'.")));
+        return Err(error_with(
+            request,
+            70003,
+            &format!("The app requested an unsupported grant type '{grant_type}'."),
+        ));
     }
     let basic = basic_credentials(request);
-    let (basic_id, basic_secret) = basic.as_ref().map_or((None, None), |(id, secret)| (Some(id.as_str()), Some(secret.as_str())));
+    let (basic_id, basic_secret) =
+        basic.as_ref().map_or((None, None), |(id, secret)| (Some(id.as_str()), Some(secret.as_str())));
     let client_id = field("client_id").or(basic_id).ok_or_else(|| missing("client_id"))?;
     let audience = audience(request, is_first_version, field("scope"), field("resource"))?;
     if !client_id.eq_ignore_ascii_case(&simulator.tenant.client_id) {
-        return Err(error_with(request, 700_016, &format!(
-            "Application with identifier '{client_id}' was not found in the directory '{tenant}'. This can happen if the application has \
+        return Err(error_with(
+            request,
+            700_016,
+            &format!(
+                "Application with identifier '{client_id}' was not found in the directory '{tenant}'. This can happen if the application has \
              not been installed by the administrator of the tenant or consented to by any user in the tenant. You may have sent your \
              authentication request to the wrong tenant."
-        )));
+            ),
+        ));
     }
     let by_certificate = match (field("client_assertion"), field("client_secret").or(basic_secret)) {
         (Some(assertion), _) => {
@@ -221,10 +252,16 @@ fn issue(simulator: &Simulator, request: &Request, tenant: &str, is_first_versio
             true
         }
         (None, Some(secret)) if secret == simulator.tenant.client_secret => false,
-        (None, Some(_)) => return Err(error_with(request, 7_000_215, &format!(
-            "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client \
+        (None, Some(_)) => {
+            return Err(error_with(
+                request,
+                7_000_215,
+                &format!(
+                    "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client \
              secret ID, for a secret added to app '{client_id}'."
-        ))),
+                ),
+            ));
+        }
         (None, None) => return Err(error(request, 7_000_218)),
     };
     let has_roles = !request.actions.contains(&Action::NoRoles);
@@ -237,14 +274,17 @@ fn issue(simulator: &Simulator, request: &Request, tenant: &str, is_first_versio
     let claims = claims(simulator, request, audience, has_roles, by_certificate, expires);
     let text = simulator.signer.sign(&claims).ok_or_else(|| error(request, 90033))?;
     simulator.tokens.add(text.clone(), Token { audience: audience.0, expires, has_roles }, request.now);
-    Ok(Reply::json(200, &if is_first_version {
-        // The first version writes its numbers as text.
-        json!({"token_type": "Bearer", "expires_in": life.to_string(), "ext_expires_in": life.to_string(),
+    Ok(Reply::json(
+        200,
+        &if is_first_version {
+            // The first version writes its numbers as text.
+            json!({"token_type": "Bearer", "expires_in": life.to_string(), "ext_expires_in": life.to_string(),
             "expires_on": expires.timestamp().to_string(), "not_before": request.now.timestamp().to_string(),
             "resource": audience.1, "access_token": text})
-    } else {
-        json!({"token_type": "Bearer", "expires_in": life, "ext_expires_in": life, "access_token": text})
-    }))
+        } else {
+            json!({"token_type": "Bearer", "expires_in": life, "ext_expires_in": life, "access_token": text})
+        },
+    ))
 }
 
 fn claims(
@@ -294,7 +334,11 @@ fn audience<'a>(
 ) -> std::result::Result<(Audience, &'a str), Reply> {
     if is_first_version {
         let Some(resource) = resource else {
-            return Err(error_with(request, 900_144, "The request body must contain the following parameter: 'resource'."));
+            return Err(error_with(
+                request,
+                900_144,
+                "The request body must contain the following parameter: 'resource'.",
+            ));
         };
         return known_audience(request, resource).ok_or_else(|| unknown_resource(request, resource));
     }
@@ -311,10 +355,14 @@ fn audience<'a>(
         }
         let Some(resource) = part.strip_suffix("/.default") else {
             let number = if part == ".default" { 700_023 } else { 70011 };
-            return Err(error_with(request, number, &format!(
-                "The provided request must include a 'scope' input parameter. The provided value for the input parameter 'scope' is not \
+            return Err(error_with(
+                request,
+                number,
+                &format!(
+                    "The provided request must include a 'scope' input parameter. The provided value for the input parameter 'scope' is not \
                  valid. The scope {scope} is not valid."
-            )));
+                ),
+            ));
         };
         if found.is_some_and(|other| other != resource) {
             return Err(error(request, 700_022));
@@ -326,19 +374,29 @@ fn audience<'a>(
 }
 
 fn unknown_resource(request: &Request, resource: &str) -> Reply {
-    error_with(request, 500_011, &format!(
-        "The resource principal named {resource} was not found in the tenant. This can happen if the application has not been installed by \
+    error_with(
+        request,
+        500_011,
+        &format!(
+            "The resource principal named {resource} was not found in the tenant. This can happen if the application has not been installed by \
          the administrator of the tenant or consented to by any user in the tenant."
-    ))
+        ),
+    )
 }
 
 /// The resources of all clouds, by address or by the id of their application.
 fn known_audience<'a>(request: &Request, resource: &'a str) -> Option<(Audience, &'a str)> {
     let resource = resource.trim_end_matches('/');
     let audience = match resource.trim_start_matches("https://") {
-        "manage.office.com" | "manage-gcc.office.com" | "manage.office365.us" | "manage.protection.apps.mil"
+        "manage.office.com"
+        | "manage-gcc.office.com"
+        | "manage.office365.us"
+        | "manage.protection.apps.mil"
         | "c5393580-f805-4401-95e8-94b7a6ef2fc2" => Audience::Feed,
-        "graph.microsoft.com" | "graph.microsoft.us" | "dod-graph.microsoft.us" | "microsoftgraph.chinacloudapi.cn"
+        "graph.microsoft.com"
+        | "graph.microsoft.us"
+        | "dod-graph.microsoft.us"
+        | "microsoftgraph.chinacloudapi.cn"
         | "00000003-0000-0000-c000-000000000000" => Audience::Graph,
         _ if resource.eq_ignore_ascii_case(&request.base) => Audience::Both,
         _ => return None,
@@ -368,7 +426,9 @@ fn check_assertion(simulator: &Simulator, request: &Request, assertion: &str) ->
     validation.validate_aud = false;
     validation.validate_exp = false;
     validation.required_spec_claims.clear();
-    let claims = jsonwebtoken::decode::<Value>(assertion, &certificate.key, &validation).map_err(|_| error(request, 50012))?.claims;
+    let claims = jsonwebtoken::decode::<Value>(assertion, &certificate.key, &validation)
+        .map_err(|_| error(request, 50012))?
+        .claims;
     let client_id = simulator.tenant.client_id.as_str();
     if claims["iss"] != client_id || claims["sub"] != client_id {
         return Err(error(request, 700_016));
@@ -376,9 +436,16 @@ fn check_assertion(simulator: &Simulator, request: &Request, assertion: &str) ->
     // The audience is the token endpoint; its older form and the issuer are accepted too.
     let path = format!("/{}", request.segments.join("/"));
     let audience = claims["aud"].as_str().unwrap_or_default();
-    let accepted = [format!("{}{path}", request.base), format!("{}/{}/v2.0", request.base, request.segments.first().map_or("", String::as_str))];
+    let accepted = [
+        format!("{}{path}", request.base),
+        format!("{}/{}/v2.0", request.base, request.segments.first().map_or("", String::as_str)),
+    ];
     if !accepted.iter().any(|accepted| accepted.eq_ignore_ascii_case(audience)) {
-        return Err(error_with(request, 50012, "Authentication failed. The assertion's audience does not match the token endpoint."));
+        return Err(error_with(
+            request,
+            50012,
+            "Authentication failed. The assertion's audience does not match the token endpoint.",
+        ));
     }
     // Five minutes of skew are forgiven.
     let (now, skew) = (request.now.timestamp(), 300);
@@ -391,33 +458,41 @@ fn check_assertion(simulator: &Simulator, request: &Request, assertion: &str) ->
 }
 
 /// `/{tenant}/v2.0/.well-known/openid-configuration`.
-pub(crate) fn openid_configuration(simulator: &Simulator, request: &Request, tenant: &str, is_first_version: bool) -> Reply {
+pub(crate) fn openid_configuration(
+    simulator: &Simulator,
+    request: &Request,
+    tenant: &str,
+    is_first_version: bool,
+) -> Reply {
     let is_shared = matches!(tenant, "common" | "organizations");
     if !is_shared && let Err(reply) = check_tenant(simulator, request, tenant) {
         return reply;
     }
     let base = format!("{}/{tenant}", request.base);
     let (path, suffix) = if is_first_version { ("oauth2", "") } else { ("oauth2/v2.0", "/v2.0") };
-    Reply::json(200, &json!({
-        "token_endpoint": format!("{base}/{path}/token"),
-        "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt", "client_secret_basic"],
-        "jwks_uri": format!("{base}/discovery{suffix}/keys"),
-        "response_modes_supported": ["query", "fragment", "form_post"],
-        "subject_types_supported": ["pairwise"],
-        "id_token_signing_alg_values_supported": ["RS256"],
-        "response_types_supported": ["code", "id_token", "code id_token", "id_token token"],
-        "scopes_supported": ["openid", "profile", "email", "offline_access"],
-        "issuer": format!("{base}{suffix}"),
-        "request_uri_parameter_supported": false,
-        "authorization_endpoint": format!("{base}/{path}/authorize"),
-        "device_authorization_endpoint": format!("{base}/{path}/devicecode"),
-        "end_session_endpoint": format!("{base}/{path}/logout"),
-        "claims_supported": ["sub", "iss", "aud", "exp", "iat", "nonce", "ver", "tid"],
-        "tenant_region_scope": "EU",
-        "cloud_instance_name": "microsoftonline.com",
-        "cloud_graph_host_name": "graph.windows.net",
-        "msgraph_host": "graph.microsoft.com",
-    }))
+    Reply::json(
+        200,
+        &json!({
+            "token_endpoint": format!("{base}/{path}/token"),
+            "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt", "client_secret_basic"],
+            "jwks_uri": format!("{base}/discovery{suffix}/keys"),
+            "response_modes_supported": ["query", "fragment", "form_post"],
+            "subject_types_supported": ["pairwise"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+            "response_types_supported": ["code", "id_token", "code id_token", "id_token token"],
+            "scopes_supported": ["openid", "profile", "email", "offline_access"],
+            "issuer": format!("{base}{suffix}"),
+            "request_uri_parameter_supported": false,
+            "authorization_endpoint": format!("{base}/{path}/authorize"),
+            "device_authorization_endpoint": format!("{base}/{path}/devicecode"),
+            "end_session_endpoint": format!("{base}/{path}/logout"),
+            "claims_supported": ["sub", "iss", "aud", "exp", "iat", "nonce", "ver", "tid"],
+            "tenant_region_scope": "EU",
+            "cloud_instance_name": "microsoftonline.com",
+            "cloud_graph_host_name": "graph.windows.net",
+            "msgraph_host": "graph.microsoft.com",
+        }),
+    )
 }
 
 /// The keys that verify tokens.
@@ -428,11 +503,14 @@ pub(crate) fn keys(simulator: &Simulator) -> Reply {
 /// `/common/discovery/instance`.
 pub(crate) fn instance_discovery(simulator: &Simulator, request: &Request) -> Reply {
     let host = request.base.split("://").nth(1).unwrap_or_default();
-    Reply::json(200, &json!({
-        "tenant_discovery_endpoint": format!("{}/{}/v2.0/.well-known/openid-configuration", request.base, simulator.tenant.id),
-        "api-version": "1.1",
-        "metadata": [{"preferred_network": host, "preferred_cache": host, "aliases": [host]}],
-    }))
+    Reply::json(
+        200,
+        &json!({
+            "tenant_discovery_endpoint": format!("{}/{}/v2.0/.well-known/openid-configuration", request.base, simulator.tenant.id),
+            "api-version": "1.1",
+            "metadata": [{"preferred_network": host, "preferred_cache": host, "aliases": [host]}],
+        }),
+    )
 }
 
 /// Admin consent: a page with two links, which go back to the application as Entra does.
@@ -443,7 +521,11 @@ pub(crate) fn admin_consent(simulator: &Simulator, request: &Request, tenant: &s
         return reply;
     }
     let (Some(client_id), Some(redirect_uri)) = (request.query("client_id"), request.query("redirect_uri")) else {
-        return error_with(request, 900_144, "The request must contain the following parameters: 'client_id', 'redirect_uri'.");
+        return error_with(
+            request,
+            900_144,
+            "The request must contain the following parameters: 'client_id', 'redirect_uri'.",
+        );
     };
     if !client_id.eq_ignore_ascii_case(&simulator.tenant.client_id) {
         return error(request, 700_016);
@@ -476,14 +558,19 @@ pub(crate) fn admin_consent(simulator: &Simulator, request: &Request, tenant: &s
         Some("cancel") => return Reply::new(302, "", "").custom("location", &cancelled),
         _ => {}
     }
-    let escape = |text: &str| text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;");
-    Reply::new(200, "text/html; charset=utf-8", format!(
-        "<!doctype html>\n<html lang=\"en\"><head><title>Permissions requested</title></head><body>\n<h1>Permissions requested</h1>\n\
+    let escape =
+        |text: &str| text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;");
+    Reply::new(
+        200,
+        "text/html; charset=utf-8",
+        format!(
+            "<!doctype html>\n<html lang=\"en\"><head><title>Permissions requested</title></head><body>\n<h1>Permissions requested</h1>\n\
          <p>The application {} asks for permissions in your organisation:</p>\n<pre>{}</pre>\n\
          <p><a id=\"accept\" href=\"{}\">Accept</a> <a id=\"cancel\" href=\"{}\">Cancel</a></p>\n</body></html>\n",
-        escape(client_id),
-        escape(request.query("scope").unwrap_or("all that are registered")),
-        escape(&accepted),
-        escape(&cancelled),
-    ))
+            escape(client_id),
+            escape(request.query("scope").unwrap_or("all that are registered")),
+            escape(&accepted),
+            escape(&cancelled),
+        ),
+    )
 }

@@ -107,7 +107,7 @@ impl Faults {
 #[serde(deny_unknown_fields)]
 struct RuleEntry {
     #[serde(default)]
-    on: Option<String>,
+    on: Option<On>,
     #[serde(default, rename = "match")]
     matches: Option<String>,
     #[serde(default)]
@@ -124,14 +124,41 @@ struct RuleEntry {
     action: Action,
 }
 
+/// What requests a rule is about.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(untagged)]
+enum On {
+    Group(OnGroup),
+    Kind(Kind),
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum OnGroup {
+    Any,
+    Feed,
+    Mail,
+    Directory,
+    Graph,
+}
+
 /// What a rule does; see the head of this file.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Action {
     #[serde(skip)]
-    Status { status: u16, retry_after: Option<String>, body: Option<String> },
+    Status {
+        status: u16,
+        retry_after: Option<String>,
+        body: Option<String>,
+    },
     #[serde(skip)]
-    Error { code: String, message: Option<String>, status: Option<u16>, retry_after: Option<String> },
+    Error {
+        code: String,
+        message: Option<String>,
+        status: Option<u16>,
+        retry_after: Option<String>,
+    },
     Af429,
     #[serde(rename = "start_429")]
     Start429,
@@ -145,7 +172,10 @@ pub(crate) enum Action {
     TruncatedJson,
     Bom,
     ContentType(String),
-    SlowBody { bytes: usize, ms: u64 },
+    SlowBody {
+        bytes: usize,
+        ms: u64,
+    },
     ExpireToken,
     NoRoles,
     ExpiresIn(u64),
@@ -160,9 +190,18 @@ pub(crate) enum Action {
     PartialLongWindow,
     SubscriptionOff,
     SubscriptionDisabled,
-    Late { share: f64, seconds: f64 },
-    Delayed { share: f64, seconds: f64 },
-    Repeated { share: f64, seconds: f64 },
+    Late {
+        share: f64,
+        seconds: f64,
+    },
+    Delayed {
+        share: f64,
+        seconds: f64,
+    },
+    Repeated {
+        share: f64,
+        seconds: f64,
+    },
     MailboxDenied,
     MailboxMissing,
     MailboxAlternating,
@@ -217,21 +256,44 @@ impl Action {
             Self::Af429 => kind.is_feed() && kind != Kind::Start,
             Self::EmptyPage | Self::PartialLongWindow => kind == Kind::List,
             Self::SubscriptionOff | Self::SubscriptionDisabled => matches!(kind, Kind::List | Kind::Blob),
-            Self::ExpireBlob | Self::MissingBlob | Self::MalformedRecord | Self::RecordWithoutId | Self::Duplicates
-            | Self::Shuffle | Self::BigRecord(_) => kind == Kind::Blob,
+            Self::ExpireBlob
+            | Self::MissingBlob
+            | Self::MalformedRecord
+            | Self::RecordWithoutId
+            | Self::Duplicates
+            | Self::Shuffle
+            | Self::BigRecord(_) => kind == Kind::Blob,
             Self::Late { .. } | Self::Delayed { .. } | Self::Repeated { .. } => false,
-            Self::MailboxDenied | Self::MailboxMissing | Self::MailboxAlternating | Self::MailboxMoving
-            | Self::AppWideConcurrency(_) | Self::MessageIn(_) => kind.is_mail(),
+            Self::MailboxDenied
+            | Self::MailboxMissing
+            | Self::MailboxAlternating
+            | Self::MailboxMoving
+            | Self::AppWideConcurrency(_)
+            | Self::MessageIn(_) => kind.is_mail(),
             Self::MessageMissing | Self::DraftCopy | Self::SelfCopy => matches!(kind, Kind::Find | Kind::Messages),
             Self::Reference | Self::ReferenceAt(_) => {
-                matches!(kind, Kind::Find | Kind::Messages | Kind::Message | Kind::Attachments | Kind::Attachment | Kind::AttachmentValue)
+                matches!(
+                    kind,
+                    Kind::Find
+                        | Kind::Messages
+                        | Kind::Message
+                        | Kind::Attachments
+                        | Kind::Attachment
+                        | Kind::AttachmentValue
+                )
             }
             Self::ItemVaries | Self::Gateway504 => kind == Kind::AttachmentValue,
             Self::ExpireToken => kind.is_feed() || kind.is_mail() || kind.is_directory(),
-            Self::Status { .. } | Self::Error { .. } | Self::LatencyMs(_) | Self::Reset(_) | Self::Truncate(_)
-            | Self::ShortBody(_) | Self::TruncatedJson | Self::Bom | Self::ContentType(_) | Self::SlowBody { .. } => {
-                kind != Kind::Control
-            }
+            Self::Status { .. }
+            | Self::Error { .. }
+            | Self::LatencyMs(_)
+            | Self::Reset(_)
+            | Self::Truncate(_)
+            | Self::ShortBody(_)
+            | Self::TruncatedJson
+            | Self::Bom
+            | Self::ContentType(_)
+            | Self::SlowBody { .. } => kind != Kind::Control,
         }
     }
 
@@ -285,7 +347,9 @@ impl Action {
             ),
             Self::MailboxMissing => named(request, "MailboxNotEnabledForRESTAPI", None, None),
             // The same user was seen to alternate (microsoft-graph-docs#10481).
-            Self::MailboxAlternating if now.timestamp_subsec_nanos() & 1024 == 0 => named(request, "ResourceNotFound", None, None),
+            Self::MailboxAlternating if now.timestamp_subsec_nanos() & 1024 == 0 => {
+                named(request, "ResourceNotFound", None, None)
+            }
             Self::MailboxAlternating => named(request, "MailboxNotEnabledForRESTAPI", None, None),
             Self::MailboxMoving => named(request, "MailboxInfoStale", None, None),
             _ => return None,
@@ -305,7 +369,13 @@ fn reply_of_status(request: &Request, kind: Kind, status: u16) -> Reply {
     if kind == Kind::Token {
         return match status {
             429 => entra_error(429, "temporarily_unavailable", 90055, "The tenant is throttled.", request.now),
-            500.. => entra_error(status, "temporarily_unavailable", 90033, "A transient error has occurred. Please try again.", request.now),
+            500.. => entra_error(
+                status,
+                "temporarily_unavailable",
+                90033,
+                "A transient error has occurred. Please try again.",
+                request.now,
+            ),
             _ => entra_error(status, "invalid_request", 90014, "The request is not valid.", request.now),
         };
     }
@@ -346,7 +416,13 @@ pub(crate) fn named(request: &Request, code: &str, message: Option<&str>, status
     }
     if let Ok(number) = code.parse::<u32>() {
         let (known_status, error, known_message) = entra_code(number);
-        return entra_error(status.unwrap_or(known_status), error, number, message.unwrap_or(known_message), request.now);
+        return entra_error(
+            status.unwrap_or(known_status),
+            error,
+            number,
+            message.unwrap_or(known_message),
+            request.now,
+        );
     }
     if code.starts_with("AF") {
         return feed_error(status.unwrap_or(400), code, message.unwrap_or("An error occurred."));
@@ -369,12 +445,20 @@ fn feed_code(code: &str) -> Option<(u16, &'static str)> {
         "AF20022" => (400, "No subscription found for the specified content type."),
         "AF20023" => (400, "The subscription was disabled."),
         "AF20024" => (400, "The subscription is already enabled. No property change."),
-        "AF20030" => (400, "Start time and end time must both be specified (or both omitted) and must be less than or equal to 24 hours apart, with the start time no more than 7 days in the past."),
+        "AF20030" => (
+            400,
+            "Start time and end time must both be specified (or both omitted) and must be less than or equal to 24 hours apart, with the start time no more than 7 days in the past.",
+        ),
         "AF20031" => (400, "Invalid nextPage Input."),
         "AF20050" => (404, "The specified content does not exist."),
-        "AF20051" => (400, "Content requested with the key has already expired. Content older than 7 days cannot be retrieved."),
+        "AF20051" => {
+            (400, "Content requested with the key has already expired. Content older than 7 days cannot be retrieved.")
+        }
         "AF20052" => (400, "Content ID in the URL is invalid."),
-        "AF20055" => (400, "Start time and end time must both be specified (or both omitted) and must be less than or equal to 24 hours apart, with the start time no more than 7 days in the past."),
+        "AF20055" => (
+            400,
+            "Start time and end time must both be specified (or both omitted) and must be less than or equal to 24 hours apart, with the start time no more than 7 days in the past.",
+        ),
         "AF429" => (403, "Too many requests. Method=GetBlob, PublisherId=00000000-0000-0000-0000-000000000000"),
         "429" => (403, "Too many frequent subscription start requests. Please retry again after 8m 46s."),
         "AF50000" | "AF50005" | "AF50006" => (500, "An internal error occurred. Retry the request."),
@@ -385,32 +469,88 @@ fn feed_code(code: &str) -> Option<(u16, &'static str)> {
 /// <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>
 pub(crate) fn entra_code(number: u32) -> (u16, &'static str, &'static str) {
     match number {
-        7000215 => (401, "invalid_client", "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID, for a secret added to app."),
-        7000222 => (401, "invalid_client", "The provided client secret keys are expired. Visit the Azure portal to create new keys for your app: https://aka.ms/NewClientSecret"),
-        7000218 => (401, "invalid_client", "The request body must contain the following parameter: 'client_assertion' or 'client_secret'."),
-        700027 => (401, "invalid_client", "The certificate with identifier used to sign the client assertion is not registered on application."),
+        7000215 => (
+            401,
+            "invalid_client",
+            "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID, for a secret added to app.",
+        ),
+        7000222 => (
+            401,
+            "invalid_client",
+            "The provided client secret keys are expired. Visit the Azure portal to create new keys for your app: https://aka.ms/NewClientSecret",
+        ),
+        7000218 => (
+            401,
+            "invalid_client",
+            "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.",
+        ),
+        700027 => (
+            401,
+            "invalid_client",
+            "The certificate with identifier used to sign the client assertion is not registered on application.",
+        ),
         50012 => (401, "invalid_client", "Authentication failed. Client assertion contains an invalid signature."),
-        700024 | 500133 => (400, "invalid_grant", "Assertion is not within its valid time range. Ensure that the access token is not expired before using it for user assertion."),
+        700024 | 500133 => (
+            400,
+            "invalid_grant",
+            "Assertion is not within its valid time range. Ensure that the access token is not expired before using it for user assertion.",
+        ),
         50013 => (400, "invalid_grant", "Assertion failed signature validation."),
-        700016 => (400, "unauthorized_client", "Application was not found in the directory. This can happen if the application has not been installed by the administrator of the tenant or consented to by any user in the tenant."),
-        90002 => (400, "invalid_request", "Tenant not found. Check to make sure you have the correct tenant ID and are signing into the correct cloud."),
-        900023 => (400, "invalid_request", "Specified tenant identifier is neither a valid DNS name, nor a valid external domain."),
+        700016 => (
+            400,
+            "unauthorized_client",
+            "Application was not found in the directory. This can happen if the application has not been installed by the administrator of the tenant or consented to by any user in the tenant.",
+        ),
+        90002 => (
+            400,
+            "invalid_request",
+            "Tenant not found. Check to make sure you have the correct tenant ID and are signing into the correct cloud.",
+        ),
+        900023 => (
+            400,
+            "invalid_request",
+            "Specified tenant identifier is neither a valid DNS name, nor a valid external domain.",
+        ),
         500011 => (400, "invalid_resource", "The resource principal named was not found in the tenant."),
-        70011 => (400, "invalid_scope", "The provided request must include a 'scope' input parameter. The provided value for the input parameter 'scope' is not valid."),
-        700022 => (400, "invalid_scope", "The provided value for the input parameter scope is not valid because it contains more than one resource."),
-        700023 => (400, "invalid_scope", "The provided value for the input parameter scope is not valid because it doesn't contain any resource."),
+        70011 => (
+            400,
+            "invalid_scope",
+            "The provided request must include a 'scope' input parameter. The provided value for the input parameter 'scope' is not valid.",
+        ),
+        700022 => (
+            400,
+            "invalid_scope",
+            "The provided value for the input parameter scope is not valid because it contains more than one resource.",
+        ),
+        700023 => (
+            400,
+            "invalid_scope",
+            "The provided value for the input parameter scope is not valid because it doesn't contain any resource.",
+        ),
         900144 => (400, "invalid_request", "The request body must contain the required parameters."),
         901002 => (400, "invalid_request", "The 'resource' request parameter is not supported."),
-        9001023 => (400, "invalid_request", "The grant type is not supported over the /common or /consumers endpoints. Please use the /organizations or tenant-specific endpoint."),
+        9001023 => (
+            400,
+            "invalid_request",
+            "The grant type is not supported over the /common or /consumers endpoints. Please use the /organizations or tenant-specific endpoint.",
+        ),
         70003 => (400, "unsupported_grant_type", "The app requested an unsupported grant type."),
         65001 => (400, "invalid_grant", "The user or administrator has not consented to use the application."),
-        53003 => (400, "invalid_grant", "Access has been blocked by Conditional Access policies. The access policy does not allow token issuance."),
+        53003 => (
+            400,
+            "invalid_grant",
+            "Access has been blocked by Conditional Access policies. The access policy does not allow token issuance.",
+        ),
         7000112 => (400, "unauthorized_client", "Application is disabled."),
         50034 => (400, "invalid_grant", "The user account does not exist in the directory."),
-        50196 => (400, "invalid_grant", "The server terminated an operation because it encountered a client request loop."),
+        50196 => {
+            (400, "invalid_grant", "The server terminated an operation because it encountered a client request loop.")
+        }
         90055 => (429, "temporarily_unavailable", "The tenant is throttled."),
         90038 => (400, "invalid_request", "The tenant belongs to another cloud."),
-        90006 | 90012 | 90024 | 90033 | 90090 => (503, "temporarily_unavailable", "A transient error has occurred. Please try again."),
+        90006 | 90012 | 90024 | 90033 | 90090 => {
+            (503, "temporarily_unavailable", "A transient error has occurred. Please try again.")
+        }
         _ => (400, "invalid_request", "The request is not valid."),
     }
 }
@@ -422,10 +562,14 @@ fn graph_code(code: &str) -> (u16, &'static str) {
         "ErrorAccessDenied" => (403, "Access is denied. Check credentials and try again."),
         "Authorization_RequestDenied" => (403, "Insufficient privileges to complete the operation."),
         "ErrorItemNotFound" => (404, "The specified object was not found in the store."),
-        "MailboxNotEnabledForRESTAPI" => (404, "The mailbox is either inactive, soft-deleted, or is hosted on-premise."),
+        "MailboxNotEnabledForRESTAPI" => {
+            (404, "The mailbox is either inactive, soft-deleted, or is hosted on-premise.")
+        }
         "ResourceNotFound" => (404, "Resource could not be discovered."),
         "ErrorInvalidUser" => (404, "The requested user is invalid."),
-        "Request_ResourceNotFound" => (404, "Resource does not exist or one of its queried reference-property objects are not present."),
+        "Request_ResourceNotFound" => {
+            (404, "Resource does not exist or one of its queried reference-property objects are not present.")
+        }
         "ErrorInvalidIdMalformed" => (400, "Id is malformed."),
         "InefficientFilter" => (400, "The restriction or sort order is too complex for this operation."),
         "BadRequest" => (400, "The request is malformed."),
@@ -446,7 +590,8 @@ fn graph_code(code: &str) -> (u16, &'static str) {
 /// (office-365-management-api#89).
 fn auditing_disabled(now: DateTime<Utc>) -> Reply {
     let guid = |salt: u64| super::ids::guid(salt, &now.to_rfc3339());
-    let (first, rest) = guid(1).to_string().split_once('-').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap_or_default();
+    let (first, rest) =
+        guid(1).to_string().split_once('-').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap_or_default();
     let code = format!(
         "StartSubscription [CorrId={}][TenantId={},ContentType=Audit.Exchange,ApplicationId={},PublisherId={}][AppId={first}",
         guid(2),
@@ -507,7 +652,8 @@ impl Rules {
     /// The actions for a request: with its subject and the names of the mailbox that it reads.
     pub(crate) fn fire(&self, kind: Kind, subject: &str, mailbox: &str) -> Vec<(Action, String)> {
         let fires = |(index, rule): (usize, &Rule)| {
-            rule.fires(self.seed ^ index as u64, kind, subject, mailbox).then(|| (rule.entry.action.clone(), rule.entry.action.name()))
+            rule.fires(self.seed ^ index as u64, kind, subject, mailbox)
+                .then(|| (rule.entry.action.clone(), rule.entry.action.name()))
         };
         self.rules.iter().enumerate().filter_map(fires).collect()
     }
@@ -516,14 +662,14 @@ impl Rules {
 impl Rule {
     fn fires(&self, seed: u64, kind: Kind, subject: &str, mailbox: &str) -> bool {
         let entry = &self.entry;
-        let is_meant = match entry.on.as_deref() {
+        let is_meant = match entry.on {
             None => entry.action.applies_to(kind),
-            Some("any") => kind != Kind::Control,
-            Some("feed") => kind.is_feed(),
-            Some("mail") => kind.is_mail(),
-            Some("directory") => kind.is_directory(),
-            Some("graph") => kind.is_mail() || kind.is_directory() || kind == Kind::Batch,
-            Some(on) => on == kind.name(),
+            Some(On::Group(OnGroup::Any)) => kind != Kind::Control,
+            Some(On::Group(OnGroup::Feed)) => kind.is_feed(),
+            Some(On::Group(OnGroup::Mail)) => kind.is_mail(),
+            Some(On::Group(OnGroup::Directory)) => kind.is_directory(),
+            Some(On::Group(OnGroup::Graph)) => kind.is_mail() || kind.is_directory() || kind == Kind::Batch,
+            Some(On::Kind(on)) => on == kind,
         };
         let matches = |text: &String| {
             let text = text.to_lowercase();
@@ -561,7 +707,7 @@ mod tests {
     }
 
     fn fired(rules: &Rules, count: usize) -> Vec<usize> {
-        (0..count).filter(|_| true).map(|_| rules.fire(Kind::Blob, "/x", "").len()).collect()
+        (0..count).map(|_| rules.fire(Kind::Blob, "/x", "").len()).collect()
     }
 
     #[test]
@@ -573,7 +719,8 @@ mod tests {
         let other = rules(json!([{"on": "list", "do": "bom"}, {"do": "no_roles"}, {"match": "y", "do": "bom"}]));
         assert_eq!(fired(&other, 2), [0, 0]);
         let each = rules(json!([{"each": true, "times": 1, "do": "bom"}]));
-        let counts: Vec<usize> = ["/a", "/a", "/b"].iter().map(|subject| each.fire(Kind::Find, subject, "").len()).collect();
+        let counts: Vec<usize> =
+            ["/a", "/a", "/b"].iter().map(|subject| each.fire(Kind::Find, subject, "").len()).collect();
         assert_eq!(counts, [1, 0, 1]);
     }
 
@@ -593,6 +740,7 @@ mod tests {
             let text = action.to_string();
             assert!(Faults::parse(json!([{"do": action}])).is_ok(), "{text}");
         }
+        assert!(Faults::parse(json!([{"on": "blobs", "do": "bom"}])).is_err(), "no such kind");
         for wrong in [json!("colour"), json!({"status": 1, "latency_ms": 2}), json!({})] {
             assert!(Faults::parse(json!([{"do": wrong}])).is_err());
         }

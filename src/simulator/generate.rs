@@ -53,7 +53,9 @@ impl FromStr for Generate {
                 "seed" => generate.seed = value.parse().map_err(|_| wrong())?,
                 "attachments" => generate.attachments = number(value).ok_or_else(wrong)?,
                 "size" => generate.size = Some(bytes(value).ok_or_else(wrong)?),
-                "sends" => generate.sends = number(value).filter(|share| (1e-9..=1.0).contains(share)).ok_or_else(wrong)?,
+                "sends" => {
+                    generate.sends = number(value).filter(|share| (1e-9..=1.0).contains(share)).ok_or_else(wrong)?
+                }
                 _ => return Err(wrong()),
             }
         }
@@ -127,7 +129,8 @@ impl Generated {
 
     pub(crate) fn display_name(&self, user: usize) -> String {
         const NAMES: [&str; 16] = [
-            "Ada", "Bo", "Cleo", "Dana", "Emil", "Fay", "Gus", "Hana", "Ivo", "Jule", "Kim", "Lars", "Mina", "Nils", "Olga", "Pia",
+            "Ada", "Bo", "Cleo", "Dana", "Emil", "Fay", "Gus", "Hana", "Ivo", "Jule", "Kim", "Lars", "Mina", "Nils",
+            "Olga", "Pia",
         ];
         let number = mix(self.seed, user as u64) as usize;
         format!("{} {}son {user}", NAMES[number % 16], NAMES[number / 16 % 16])
@@ -141,7 +144,11 @@ impl Generated {
         let (messages, records, wide) = (u128::from(self.messages), u128::from(self.records), u128::from(place));
         // Message k stands at place floor(k * records / messages).
         let message = (wide * messages).div_ceil(records);
-        if message < messages && message * records / messages == wide { Entry::Send(message as u64) } else { Entry::Other }
+        if message < messages && message * records / messages == wide {
+            Entry::Send(message as u64)
+        } else {
+            Entry::Other
+        }
     }
 
     /// When the event at this place of the log happened.
@@ -174,7 +181,8 @@ impl Generated {
     /// The message of this user that has this id.
     pub(crate) fn find(&self, user: usize, internet_message_id: &str) -> Option<u64> {
         let message = u64::from_str_radix(internet_message_id.get(4..16)?, 16).ok()?;
-        let is_it = message < self.messages && self.owner(message) == user && self.message_id(message) == internet_message_id;
+        let is_it =
+            message < self.messages && self.owner(message) == user && self.message_id(message) == internet_message_id;
         is_it.then_some(message)
     }
 
@@ -185,7 +193,8 @@ impl Generated {
         let random = mix(self.seed ^ 0x6d73_6773, message);
         let owner = self.owner(message);
         let user = |user: usize| Mailbox { name: self.display_name(user), address: self.address(user) };
-        let mut to = vec![Mailbox { name: String::new(), address: format!("partner{}@fabrikam.example", random % 997) }];
+        let mut to =
+            vec![Mailbox { name: String::new(), address: format!("partner{}@fabrikam.example", random % 997) }];
         if random & 3 == 0 && self.users > 1 {
             to.push(user((owner + 1 + (random >> 8) as usize % (self.users - 1)) % self.users));
         }
@@ -195,7 +204,11 @@ impl Generated {
             number: GENERATED_FROM + message,
             owner,
             internet_message_id: self.message_id(message),
-            subject: format!("{} {}", ["Report", "Re: offer", "Figures", "Minutes", "FW: contract"][random as usize % 5], message),
+            subject: format!(
+                "{} {}",
+                ["Report", "Re: offer", "Figures", "Minutes", "FW: contract"][random as usize % 5],
+                message
+            ),
             from: user(owner),
             to,
             cc: Vec::new(),
@@ -226,7 +239,11 @@ impl Generated {
         let (extension, content_type) = KINDS[(key >> 40) as usize % KINDS.len()];
         let is_inline = extension == "png" && key & 0x10_0000 != 0;
         Attachment {
-            name: if is_inline { format!("image{:03}.png", index + 1) } else { format!("file-{:06x}.{extension}", key & 0xff_ffff) },
+            name: if is_inline {
+                format!("image{:03}.png", index + 1)
+            } else {
+                format!("file-{:06x}.{extension}", key & 0xff_ffff)
+            },
             content_type: content_type.to_owned(),
             is_inline,
             content_id: is_inline.then(|| format!("image{:03}.png@01DB0000", index + 1)),

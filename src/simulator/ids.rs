@@ -30,9 +30,9 @@ pub(crate) fn in_share(seed: u64, place: u64, share: f64) -> bool {
 
 /// A stable number for a text (FNV-1a, then mixed).
 pub(crate) fn text_number(text: &str) -> u64 {
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     mix(hash, 1)
 }
 
@@ -74,8 +74,18 @@ impl Folder {
             "drafts" => Some(Self::Drafts),
             "deleteditems" => Some(Self::DeletedItems),
             "recoverableitemsdeletions" => Some(Self::RecoverableItems),
-            "archive" | "clutter" | "conflicts" | "conversationhistory" | "junkemail" | "localfailures" | "msgfolderroot"
-            | "outbox" | "scheduled" | "searchfolders" | "serverfailures" | "syncissues" => Some(Self::Other),
+            "archive"
+            | "clutter"
+            | "conflicts"
+            | "conversationhistory"
+            | "junkemail"
+            | "localfailures"
+            | "msgfolderroot"
+            | "outbox"
+            | "scheduled"
+            | "searchfolders"
+            | "serverfailures"
+            | "syncissues" => Some(Self::Other),
             _ => None,
         }
     }

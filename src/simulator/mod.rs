@@ -14,6 +14,7 @@
 
 mod answer;
 mod audit_log;
+mod clock;
 mod control;
 mod corpus;
 mod entra;
@@ -39,7 +40,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use chrono::Utc;
 use futures::future::BoxFuture;
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -161,7 +161,9 @@ pub enum SimulatorError {
         reason: String,
     },
     /// A part of the words for the generator.
-    #[error("cannot generate with `{part}`: it takes `users`, `messages`, `days`, `seed`, `attachments`, `size` and `sends`, each with `=` and a number")]
+    #[error(
+        "cannot generate with `{part}`: it takes `users`, `messages`, `days`, `seed`, `attachments`, `size` and `sends`, each with `=` and a number"
+    )]
     Generate {
         /// The part.
         part: String,
@@ -323,7 +325,7 @@ impl std::fmt::Debug for Simulator {
 impl Simulator {
     fn build(options: &Options) -> Result<Self> {
         // Everything was there before the start, which is a whole second as dates of mails are.
-        let started = Utc::now();
+        let started = clock::now();
         let mut generates = options.content.iter().filter_map(|content| match content {
             Content::Generate(generate) => Some(generate),
             Content::Corpus(_) | Content::Audit(_) => None,
@@ -385,12 +387,16 @@ impl Simulator {
 
     pub(crate) fn report(&self) -> Report {
         let world = self.tenant.read();
-        let name = |index: usize| world.users.get(index).map(|user| user.user_principal_name.clone()).unwrap_or_default();
+        let name =
+            |index: usize| world.users.get(index).map(|user| user.user_principal_name.clone()).unwrap_or_default();
         self.counters.report(name)
     }
 
     /// Answers a request; a place on a mailbox is held until the slot is dropped.
-    pub(crate) async fn answer(self: &Arc<Self>, mut request: Request) -> (Reply, Kind, Vec<Action>, Option<MailboxSlot>) {
+    pub(crate) async fn answer(
+        self: &Arc<Self>,
+        mut request: Request,
+    ) -> (Reply, Kind, Vec<Action>, Option<MailboxSlot>) {
         let owned = std::mem::take(&mut request.segments);
         let parts = graph::normalised(&owned);
         let (kind, mailbox) = kind(&parts, &request);
@@ -452,13 +458,17 @@ impl Simulator {
     async fn dispatch(self: &Arc<Self>, request: &Request, kind: Kind, parts: &[&str]) -> Reply {
         match (request.method.as_str(), parts) {
             (_, ["v1.0" | "beta", rest @ ..]) => graph::answer(self, request, kind, rest).await,
-            (_, ["api", "v1.0" | "v1", tenant, "activity", "feed", rest @ ..]) => feed::answer(self, request, tenant, rest),
+            (_, ["api", "v1.0" | "v1", tenant, "activity", "feed", rest @ ..]) => {
+                feed::answer(self, request, tenant, rest)
+            }
             ("POST", [tenant, "oauth2", "v2.0", "token"]) => entra::token(self, request, tenant, false),
             ("POST", [tenant, "oauth2", "token"]) => entra::token(self, request, tenant, true),
             ("GET", [tenant, "v2.0", ".well-known", "openid-configuration"]) => {
                 entra::openid_configuration(self, request, tenant, false)
             }
-            ("GET", [tenant, ".well-known", "openid-configuration"]) => entra::openid_configuration(self, request, tenant, true),
+            ("GET", [tenant, ".well-known", "openid-configuration"]) => {
+                entra::openid_configuration(self, request, tenant, true)
+            }
             ("GET", [_, "discovery", "instance"]) => entra::instance_discovery(self, request),
             ("GET", [_, "discovery", "keys"] | [_, "discovery", "v2.0", "keys"]) => entra::keys(self),
             ("GET", [tenant, "v2.0", "adminconsent"]) => entra::admin_consent(self, request, tenant, false),

@@ -60,7 +60,11 @@ fn client(random: u64) -> Client {
             info: "Client=OWA;Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/129.0.0.0 Safari/537.36;",
             is_rest: false,
         },
-        14..=19 => Client { app_id: "00000002-0000-0ff1-ce00-000000000000", info: "Client=OWA;Action=ViaProxy", is_rest: false },
+        14..=19 => Client {
+            app_id: "00000002-0000-0ff1-ce00-000000000000",
+            info: "Client=OWA;Action=ViaProxy",
+            is_rest: false,
+        },
         _ => Client { app_id: "00000003-0000-0000-c000-000000000000", info: "Client=REST;;", is_rest: true },
     }
 }
@@ -77,14 +81,23 @@ pub(crate) fn write_send(out: &mut Vec<u8>, tenant: &Tenant, owner: &User, messa
     let session = uuid::Uuid::from_u64_pair(mix(random, 1), mix(random, 2));
     out.push(b'{');
     if generation == 2 {
-        put(out, format_args!(r#""AppAccessContext":{{"AADSessionId":"{session}","UniqueTokenId":"{:016x}AA"}},"#, mix(random, 3)));
+        put(
+            out,
+            format_args!(
+                r#""AppAccessContext":{{"AADSessionId":"{session}","UniqueTokenId":"{:016x}AA"}},"#,
+                mix(random, 3)
+            ),
+        );
     }
-    put(out, format_args!(
-        r#""CreationTime":"{}","Id":"{}","Operation":"Send","OrganizationId":"{}","RecordType":2,"ResultStatus":"Succeeded","UserKey":"{puid}","UserType":0,"Version":1,"Workload":"Exchange","ClientIP":"{ip}","UserId":"#,
-        creation_time(message.sent),
-        record_id(random, message.sent),
-        tenant.id,
-    ));
+    put(
+        out,
+        format_args!(
+            r#""CreationTime":"{}","Id":"{}","Operation":"Send","OrganizationId":"{}","RecordType":2,"ResultStatus":"Succeeded","UserKey":"{puid}","UserType":0,"Version":1,"Workload":"Exchange","ClientIP":"{ip}","UserId":"#,
+            creation_time(message.sent),
+            record_id(random, message.sent),
+            tenant.id,
+        ),
+    );
     // Audit records write addresses as the user did, whatever the letter case in the directory.
     json_string(out, if random >> 30 & 1 == 0 { upn } else { &message.from.address });
     put(out, format_args!(r#","AppId":"{}""#, client.app_id));
@@ -98,15 +111,21 @@ pub(crate) fn write_send(out: &mut Vec<u8>, tenant: &Tenant, owner: &User, messa
     if generation == 2 {
         put(out, format_args!(r#","DeviceId":"","TokenObjectId":"{}","TokenTenantId":"{}""#, owner.id, tenant.id));
     }
-    put(out, format_args!(
-        r#","ExternalAccess":false,"InternalLogonType":0,"LogonType":0,"LogonUserSid":"{sid}","MailboxGuid":"{}","MailboxOwnerSid":"{sid}","MailboxOwnerUPN":"#,
-        owner.mailbox
-    ));
+    put(
+        out,
+        format_args!(
+            r#","ExternalAccess":false,"InternalLogonType":0,"LogonType":0,"LogonUserSid":"{sid}","MailboxGuid":"{}","MailboxOwnerSid":"{sid}","MailboxOwnerUPN":"#,
+            owner.mailbox
+        ),
+    );
     json_string(out, upn);
-    put(out, format_args!(
-        r#","OrganizationName":"{TENANT_DOMAIN}","OriginatingServer":"AM0PR04MB{:04} (15.20.4200.000)\r\n""#,
-        random % 10_000
-    ));
+    put(
+        out,
+        format_args!(
+            r#","OrganizationName":"{TENANT_DOMAIN}","OriginatingServer":"AM0PR04MB{:04} (15.20.4200.000)\r\n""#,
+            random % 10_000
+        ),
+    );
     if !client.is_rest {
         put(out, format_args!(r#","SessionId":"{session}""#));
     }
@@ -132,7 +151,8 @@ pub(crate) fn write_send(out: &mut Vec<u8>, tenant: &Tenant, owner: &User, messa
         put(out, format_args!(r#","ParentFolder":{{"Id":"{}","Path":"{path}"}}"#, ids.audit_folder(Folder::Drafts)));
     }
     if generation >= 1 {
-        let size: u64 = message.attachments.iter().map(|attachment| attachment.bytes + u64::from(attachment.overhead)).sum();
+        let size: u64 =
+            message.attachments.iter().map(|attachment| attachment.bytes + u64::from(attachment.overhead)).sum();
         put(out, format_args!(r#","SizeInBytes":{}"#, size + 4096));
     }
     out.extend_from_slice(b",\"Subject\":");
@@ -187,22 +207,40 @@ pub(crate) fn write_other(out: &mut Vec<u8>, tenant: &Tenant, user: &User, rando
         0..=7 => write_mailbox_record(out, tenant, user, random, time),
         kind => {
             let (operation, parameters) = match kind % 4 {
-                0 => ("New-TransportRule", r#"{"Name":"Name","Value":"Move"},{"Name":"SentTo","Value":"sales@contoso.example"},{"Name":"StopRuleProcessing","Value":"False"},{"Name":"Mode","Value":"Enforce"}"#),
-                1 => ("Set-Mailbox", r#"{"Name":"Identity","Value":"someone"},{"Name":"AuditEnabled","Value":"True"},{"Name":"AuditLogAgeLimit","Value":"90.00:00:00"}"#),
-                2 => ("New-InboxRule", r#"{"Name":"AlwaysDeleteOutlookRulesBlob","Value":"False"},{"Name":"Force","Value":"False"},{"Name":"FromAddressContainsWords","Value":"newsletter"},{"Name":"MoveToFolder","Value":"Archive"},{"Name":"Name","Value":"Newsletters"}"#),
-                _ => ("Set-CASMailbox", r#"{"Name":"Identity","Value":"someone"},{"Name":"ImapEnabled","Value":"False"},{"Name":"PopEnabled","Value":"False"}"#),
+                0 => (
+                    "New-TransportRule",
+                    r#"{"Name":"Name","Value":"Move"},{"Name":"SentTo","Value":"sales@contoso.example"},{"Name":"StopRuleProcessing","Value":"False"},{"Name":"Mode","Value":"Enforce"}"#,
+                ),
+                1 => (
+                    "Set-Mailbox",
+                    r#"{"Name":"Identity","Value":"someone"},{"Name":"AuditEnabled","Value":"True"},{"Name":"AuditLogAgeLimit","Value":"90.00:00:00"}"#,
+                ),
+                2 => (
+                    "New-InboxRule",
+                    r#"{"Name":"AlwaysDeleteOutlookRulesBlob","Value":"False"},{"Name":"Force","Value":"False"},{"Name":"FromAddressContainsWords","Value":"newsletter"},{"Name":"MoveToFolder","Value":"Archive"},{"Name":"Name","Value":"Newsletters"}"#,
+                ),
+                _ => (
+                    "Set-CASMailbox",
+                    r#"{"Name":"Identity","Value":"someone"},{"Name":"ImapEnabled","Value":"False"},{"Name":"PopEnabled","Value":"False"}"#,
+                ),
             };
-            put(out, format_args!(
-                r#"{{"CreationTime":"{created}","Id":"{id}","Operation":"{operation}","OrganizationId":"{}","RecordType":1,"ResultStatus":"True","UserKey":"{}","UserType":2,"Version":1,"Workload":"Exchange","ClientIP":"{ip}","ObjectId":"{}","UserId":"#,
-                tenant.id,
-                puid(user, tenant.seed),
-                user.id,
-            ));
+            put(
+                out,
+                format_args!(
+                    r#"{{"CreationTime":"{created}","Id":"{id}","Operation":"{operation}","OrganizationId":"{}","RecordType":1,"ResultStatus":"True","UserKey":"{}","UserType":2,"Version":1,"Workload":"Exchange","ClientIP":"{ip}","ObjectId":"{}","UserId":"#,
+                    tenant.id,
+                    puid(user, tenant.seed),
+                    user.id,
+                ),
+            );
             json_string(out, upn);
-            put(out, format_args!(
-                r#","AppId":"fb78d390-0c51-40cd-8e17-fdbfab77341b","ClientAppId":"","ExternalAccess":false,"OrganizationName":"{TENANT_DOMAIN}","OriginatingServer":"{server}","Parameters":[{parameters}],"SessionId":"{}"}}"#,
-                uuid::Uuid::from_u64_pair(mix(random, 1), mix(random, 2)),
-            ));
+            put(
+                out,
+                format_args!(
+                    r#","AppId":"fb78d390-0c51-40cd-8e17-fdbfab77341b","ClientAppId":"","ExternalAccess":false,"OrganizationName":"{TENANT_DOMAIN}","OriginatingServer":"{server}","Parameters":[{parameters}],"SessionId":"{}"}}"#,
+                    uuid::Uuid::from_u64_pair(mix(random, 1), mix(random, 2)),
+                ),
+            );
         }
     }
 }
@@ -215,36 +253,57 @@ fn write_mailbox_record(out: &mut Vec<u8>, tenant: &Tenant, user: &User, random:
         _ => ("MailItemsAccessed", 50),
     };
     let sid = sid(user, tenant.seed);
-    put(out, format_args!(
-        r#"{{"CreationTime":"{}","Id":"{}","Operation":"{operation}","OrganizationId":"{}","RecordType":{record_type},"ResultStatus":"Succeeded","UserKey":"{}","UserType":0,"Version":1,"Workload":"Exchange","ClientIP":"{}","UserId":"#,
-        creation_time(time),
-        record_id(random, time),
-        tenant.id,
-        puid(user, tenant.seed),
-        client_ip(random >> 5),
-    ));
+    put(
+        out,
+        format_args!(
+            r#"{{"CreationTime":"{}","Id":"{}","Operation":"{operation}","OrganizationId":"{}","RecordType":{record_type},"ResultStatus":"Succeeded","UserKey":"{}","UserType":0,"Version":1,"Workload":"Exchange","ClientIP":"{}","UserId":"#,
+            creation_time(time),
+            record_id(random, time),
+            tenant.id,
+            puid(user, tenant.seed),
+            client_ip(random >> 5),
+        ),
+    );
     json_string(out, &user.user_principal_name);
-    put(out, format_args!(
-        r#","AppId":"00000002-0000-0ff1-ce00-000000000000","ClientInfoString":"Client=OWA;Action=ViaProxy","ExternalAccess":false,"InternalLogonType":0,"LogonType":0,"LogonUserSid":"{sid}","MailboxGuid":"{}","MailboxOwnerSid":"{sid}","MailboxOwnerUPN":"#,
-        user.mailbox,
-    ));
+    put(
+        out,
+        format_args!(
+            r#","AppId":"00000002-0000-0ff1-ce00-000000000000","ClientInfoString":"Client=OWA;Action=ViaProxy","ExternalAccess":false,"InternalLogonType":0,"LogonType":0,"LogonUserSid":"{sid}","MailboxGuid":"{}","MailboxOwnerSid":"{sid}","MailboxOwnerUPN":"#,
+            user.mailbox,
+        ),
+    );
     json_string(out, &user.user_principal_name);
-    put(out, format_args!(r#","OrganizationName":"{TENANT_DOMAIN}","OriginatingServer":"AM0PR04MB{:04} (15.20.4200.000)\r\n","#, random % 10_000));
+    put(
+        out,
+        format_args!(
+            r#","OrganizationName":"{TENANT_DOMAIN}","OriginatingServer":"AM0PR04MB{:04} (15.20.4200.000)\r\n","#,
+            random % 10_000
+        ),
+    );
     // Numbers above every real message: what these records name is in no mailbox.
     let number = (1 << 44) | (random >> 24);
     let ids = user.ids();
     let message_id = format!("<{number:x}@AM0PR04MB4196.eurprd04.prod.outlook.com>");
     let (item, folder) = (ids.audit_item(number), ids.audit_folder(Folder::Drafts));
     match operation {
-        "Create" => put(out, format_args!(
-            r#""Item":{{"Attachments":"draft.docx (20480b)","Id":"{item}","InternetMessageId":"{message_id}","ParentFolder":{{"Id":"{folder}","Path":"\\Drafts"}},"Subject":"Draft"}}}}"#
-        )),
-        "MoveToDeletedItems" => put(out, format_args!(
-            r#""AffectedItems":[{{"Id":"{item}","InternetMessageId":"{message_id}","ParentFolder":{{"Id":"{folder}","Path":"\\Inbox"}},"Subject":"Old"}}],"CrossMailboxOperation":false,"DestFolder":{{"Id":"{folder}","Path":"\\Deleted Items"}},"Folder":{{"Id":"{folder}","Path":"\\Inbox"}}}}"#
-        )),
-        _ => put(out, format_args!(
-            r#""OperationProperties":[{{"Name":"MailAccessType","Value":"Bind"}},{{"Name":"IsThrottled","Value":"False"}}],"Folders":[{{"FolderItems":[{{"InternetMessageId":"{message_id}","SizeInBytes":40960}}],"Id":"{folder}","Path":"\\Inbox"}}],"OperationCount":1}}"#
-        )),
+        "Create" => put(
+            out,
+            format_args!(
+                r#""Item":{{"Attachments":"draft.docx (20480b)","Id":"{item}","InternetMessageId":"{message_id}","ParentFolder":{{"Id":"{folder}","Path":"\\Drafts"}},"Subject":"Draft"}}}}"#
+            ),
+        ),
+        "MoveToDeletedItems" => put(
+            out,
+            format_args!(
+                r#""AffectedItems":[{{"Id":"{item}","InternetMessageId":"{message_id}","ParentFolder":{{"Id":"{folder}","Path":"\\Inbox"}},"Subject":"Old"}}],"CrossMailboxOperation":false,"DestFolder":{{"Id":"{folder}","Path":"\\Deleted Items"}},"Folder":{{"Id":"{folder}","Path":"\\Inbox"}}}}"#
+            ),
+        ),
+        _ => put(
+            out,
+            format_args!(
+                r#""OperationProperties":[{{"Name":"MailAccessType","Value":"Bind"}},{{"Name":"IsThrottled","Value":"False"}}],"Folders":[{{"FolderItems":[{{"InternetMessageId":"{message_id}","SizeInBytes":40960}}],"Id":"{folder}","Path":"\\Inbox"}}],"OperationCount":1}}"#
+            ),
+        ),
     }
 }
 
@@ -289,7 +348,8 @@ mod tests {
         for random in 0..2000 {
             let mut out = Vec::new();
             write_other(&mut out, &tenant, &user, mix(1, random), tenant.started);
-            let record: Value = serde_json::from_slice(&out).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&out)));
+            let record: Value = serde_json::from_slice(&out)
+                .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&out)));
             assert_ne!(record["Operation"], "Send");
         }
     }

@@ -91,8 +91,14 @@ impl Kind {
     pub(crate) fn is_mail(self) -> bool {
         matches!(
             self,
-            Self::Find | Self::Messages | Self::Message | Self::MessageMime | Self::Attachments | Self::Attachment
-                | Self::AttachmentValue | Self::Folder
+            Self::Find
+                | Self::Messages
+                | Self::Message
+                | Self::MessageMime
+                | Self::Attachments
+                | Self::Attachment
+                | Self::AttachmentValue
+                | Self::Folder
         )
     }
 
@@ -251,9 +257,14 @@ impl Counters {
             (bytes > 0).then(|| (kinds.get(&index).copied().unwrap_or_default().to_owned(), bytes))
         });
         let state = self.state();
-        let requests: BTreeMap<_, _> = state.requests.iter().map(|(kind, statuses)| ((*kind).to_owned(), statuses.clone())).collect();
+        let requests: BTreeMap<_, _> =
+            state.requests.iter().map(|(kind, statuses)| ((*kind).to_owned(), statuses.clone())).collect();
         Report {
-            requests_total: requests.iter().filter(|(kind, _)| *kind != "control").flat_map(|(_, statuses)| statuses.values()).sum(),
+            requests_total: requests
+                .iter()
+                .filter(|(kind, _)| *kind != "control")
+                .flat_map(|(_, statuses)| statuses.values())
+                .sum(),
             requests,
             bytes: bytes.collect(),
             body_requests: self.body_requests.load(Ordering::Relaxed),
@@ -272,7 +283,11 @@ impl Counters {
     /// Starts counting anew; requests in progress stay in progress.
     pub(crate) fn reset(&self) {
         let mut state = self.state();
-        let in_mailboxes = state.in_mailboxes.iter().filter(|(_, (now, _))| *now > 0).map(|(mailbox, (now, _))| (*mailbox, (*now, *now)));
+        let in_mailboxes = state
+            .in_mailboxes
+            .iter()
+            .filter(|(_, (now, _))| *now > 0)
+            .map(|(mailbox, (now, _))| (*mailbox, (*now, *now)));
         let in_mailboxes = in_mailboxes.collect();
         let all = state.in_all_mailboxes.0;
         *state = State { in_mailboxes, in_all_mailboxes: (all, all), ..State::default() };

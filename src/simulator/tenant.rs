@@ -285,7 +285,9 @@ impl Tenant {
 
     /// The numbers of the messages in a mailbox that have this id.
     pub(crate) fn find(&self, user: &User, internet_message_id: &str) -> Vec<u64> {
-        if let Some(index) = self.generated.as_ref().and_then(|generated| generated.find(user.index, internet_message_id)) {
+        if let Some(index) =
+            self.generated.as_ref().and_then(|generated| generated.find(user.index, internet_message_id))
+        {
             return vec![GENERATED_FROM + index];
         }
         let world = self.read();
@@ -344,13 +346,16 @@ impl World {
         if let Some(index) = self.users_by_name.get(&address.to_lowercase()) {
             return *index;
         }
-        self.add_user(seed, &UserEntry {
-            mail: address.to_owned(),
-            user_principal_name: None,
-            display_name: Some(display_name.to_owned()).filter(|name| !name.is_empty()),
-            aliases: Vec::new(),
-            kind: UserKind::Member,
-        })
+        self.add_user(
+            seed,
+            &UserEntry {
+                mail: address.to_owned(),
+                user_principal_name: None,
+                display_name: Some(display_name.to_owned()).filter(|name| !name.is_empty()),
+                aliases: Vec::new(),
+                kind: UserKind::Member,
+            },
+        )
     }
 
     fn add_user(&mut self, seed: u64, entry: &UserEntry) -> usize {
@@ -368,7 +373,10 @@ impl World {
         let user = User {
             index,
             id: guid(seed, &format!("user/{mail}")).to_string(),
-            display_name: entry.display_name.clone().unwrap_or_else(|| mail.split('@').next().unwrap_or_default().to_owned()),
+            display_name: entry
+                .display_name
+                .clone()
+                .unwrap_or_else(|| mail.split('@').next().unwrap_or_default().to_owned()),
             aliases: entry.aliases.clone(),
             kind: entry.kind,
             mailbox: guid(seed, &format!("mailbox/{mail}")),
@@ -387,9 +395,11 @@ impl World {
     fn add_mail(&mut self, seed: u64, mail: Mail, sent: DateTime<Utc>) -> u64 {
         let owner = self.user(seed, &mail.from.address, &mail.from.name);
         let number = self.messages.len() as u64;
-        let is_to_self = mail.to.iter().chain(&mail.cc).any(|mailbox| {
-            self.users_by_name.get(&mailbox.address.to_lowercase()) == Some(&owner)
-        });
+        let is_to_self = mail
+            .to
+            .iter()
+            .chain(&mail.cc)
+            .any(|mailbox| self.users_by_name.get(&mailbox.address.to_lowercase()) == Some(&owner));
         let mailbox = &mut self.mailboxes[owner];
         mailbox.all.push(number);
         mailbox.by_message_id.entry(mail.internet_message_id.clone()).or_default().push(number);
@@ -426,10 +436,13 @@ impl Content {
         match self {
             Self::Held(held) => Ok(held.clone()),
             Self::InMail(source, found) => Ok(found.bytes(&source.read()?).into_owned().into()),
-            Self::Pattern(pattern) => Ok(pattern.chunks(bytes).fold(Vec::new(), |mut whole, chunk| {
-                whole.extend_from_slice(&chunk);
-                whole
-            }).into()),
+            Self::Pattern(pattern) => Ok(pattern
+                .chunks(bytes)
+                .fold(Vec::new(), |mut whole, chunk| {
+                    whole.extend_from_slice(&chunk);
+                    whole
+                })
+                .into()),
         }
     }
 }

@@ -14,6 +14,8 @@ struct Client {
     simulator: Arc<Simulator>,
     feed: String,
     graph: String,
+    /// The corpus, for what is read from it later.
+    _folder: Option<tempfile::TempDir>,
 }
 
 struct Answer {
@@ -24,7 +26,8 @@ struct Answer {
 
 impl Answer {
     fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
     }
 
     fn header(&self, name: &str) -> Option<&str> {
@@ -49,7 +52,8 @@ async fn ask(simulator: &Arc<Simulator>, method: &str, path: &str, headers: &[(&
     let request = Request::new(method.parse::<Method>().expect("method"), path, map, body, BASE.to_owned());
     let (reply, kind, _, _slot) = simulator.answer(request).await;
     simulator.counters.answered(kind, reply.status.as_u16(), false);
-    let headers = reply.headers.iter().map(|(name, value)| (name.to_string(), value.to_str().expect("text").to_owned()));
+    let headers =
+        reply.headers.iter().map(|(name, value)| (name.to_string(), value.to_str().expect("text").to_owned()));
     Answer { status: reply.status.as_u16(), headers: headers.collect(), body: reply.into_bytes().await }
 }
 
@@ -66,9 +70,21 @@ async fn token(simulator: &Arc<Simulator>, resource: &str) -> Answer {
 impl Client {
     async fn new(options: Options) -> Self {
         let simulator = Arc::new(Simulator::build(&options).expect("built"));
-        let mut client = Self { simulator, feed: String::new(), graph: String::new() };
+        let mut client = Self { simulator, feed: String::new(), graph: String::new(), _folder: None };
         client.sign_in().await;
         client
+    }
+
+    /// A corpus of a few mails.
+    async fn with_corpus(mails: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().expect("folder");
+        for (name, text) in mails {
+            std::fs::create_dir_all(folder.path().join(name).parent().expect("parent")).expect("made");
+            std::fs::write(folder.path().join(name), text).expect("written");
+        }
+        let content = vec![Content::Corpus(folder.path().to_owned())];
+        let client = Self::new(Options { content, shift_dates_now: true, ..Options::default() }).await;
+        Self { _folder: Some(folder), ..client }
     }
 
     async fn sign_in(&mut self) {
@@ -98,15 +114,18 @@ impl Client {
 
     /// A listing of the last 23 hours, page by page.
     async fn list(&self) -> Vec<Value> {
-        let time = |hours| (Utc::now() + chrono::Duration::hours(hours)).format("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let first = format!("/subscriptions/content?contentType=Audit.Exchange&startTime={}&endTime={}", time(-22), time(1));
+        let time = |hours| (clock::now() + chrono::Duration::hours(hours)).format("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let first =
+            format!("/subscriptions/content?contentType=Audit.Exchange&startTime={}&endTime={}", time(-22), time(1));
         let (mut next, mut items) = (Some(first), Vec::new());
         while let Some(path) = next {
             let answer = self.feed("GET", &path).await;
             assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
             items.extend(answer.json().as_array().expect("array").clone());
             next = answer.header("nextpageuri").map(str::to_owned);
-            assert!(next.as_ref().is_none_or(|next| next.contains("/api/v1/") && !next.contains("PublisherIdentifier")));
+            assert!(
+                next.as_ref().is_none_or(|next| next.contains("/api/v1/") && !next.contains("PublisherIdentifier"))
+            );
         }
         items
     }
@@ -137,23 +156,13 @@ const MAIL: &str = "From: Ann <Ann@x.org>\r\nTo: bob@y.org\r\nSubject: Hi\r\nMes
     Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nhello\r\n--b\r\nContent-Type: text/plain; charset=iso-8859-1; name=\"a;(12b).txt\"\r\n\
     Content-Transfer-Encoding: quoted-printable\r\n\r\n=E9=\r\n\r\n--b\r\nContent-Type: message/rfc822\r\n\r\nSubject: inner\r\n\r\nx\r\n--b--\r\n";
 
-/// A corpus of a few mails; the folder is gone at the end, as everything is read by then.
-fn corpus(mails: &[(&str, &str)]) -> Options {
-    let folder = tempfile::tempdir().expect("folder");
-    for (name, text) in mails {
-        std::fs::create_dir_all(folder.path().join(name).parent().expect("parent")).expect("made");
-        std::fs::write(folder.path().join(name), text).expect("written");
-    }
-    Options { content: vec![Content::Corpus(folder.keep())], shift_dates_now: true, ..Options::default() }
-}
-
 fn generated(words: &str) -> Options {
     Options { content: vec![Content::Generate(words.parse().expect("understood"))], ..Options::default() }
 }
 
 #[tokio::test]
 async fn a_mail_of_the_corpus_is_a_send_a_message_and_its_attachments() {
-    let client = Client::new(corpus(&[("a/1.eml", MAIL), ("b/2.EML", "broken"), ("c.txt", "no mail")])).await;
+    let client = Client::with_corpus(&[("a/1.eml", MAIL), ("b/2.EML", "broken"), ("c.txt", "no mail")]).await;
     let records = client.records().await;
     let sends: Vec<&Value> = records.iter().filter(|record| record["Operation"] == "Send").collect();
     assert_eq!(sends.len(), 2);
@@ -163,13 +172,26 @@ async fn a_mail_of_the_corpus_is_a_send_a_message_and_its_attachments() {
     let found = client.find("ANN@x.org", "<a+b=c@x.org>").await.json();
     let message = &found["value"][0];
     let id = message["id"].as_str().expect("id");
-    let names: Vec<&Value> = message["attachments"].as_array().expect("list").iter().map(|attachment| &attachment["name"]).collect();
+    let names: Vec<&Value> =
+        message["attachments"].as_array().expect("list").iter().map(|attachment| &attachment["name"]).collect();
     assert_eq!(names, ["a;(12b).txt", "inner"]);
-    let list = client.graph(&format!("/users/ann@x.org/messages/{id}/attachments?$select=id,name,contentType,size,isInline")).await.json();
+    let list = client
+        .graph(&format!("/users/ann@x.org/messages/{id}/attachments?$select=id,name,contentType,size,isInline"))
+        .await
+        .json();
     let list = list["value"].as_array().expect("list");
-    assert_eq!((list[0]["@odata.type"].as_str(), list[1]["@odata.type"].as_str()), (Some("#microsoft.graph.fileAttachment"), Some("#microsoft.graph.itemAttachment")));
-    assert!(list[0]["size"].as_u64() > Some(200) && list[0].get("contentBytes").is_none() && list[1]["contentType"].is_null());
-    let value = |index: usize| format!("/users/ann@x.org/messages/{id}/attachments/{}/$value", list[index]["id"].as_str().expect("id"));
+    assert_eq!(
+        (list[0]["@odata.type"].as_str(), list[1]["@odata.type"].as_str()),
+        (Some("#microsoft.graph.fileAttachment"), Some("#microsoft.graph.itemAttachment"))
+    );
+    assert!(
+        list[0]["size"].as_u64() > Some(200)
+            && list[0].get("contentBytes").is_none()
+            && list[1]["contentType"].is_null()
+    );
+    let value = |index: usize| {
+        format!("/users/ann@x.org/messages/{id}/attachments/{}/$value", list[index]["id"].as_str().expect("id"))
+    };
     assert_eq!(client.graph(&value(0)).await.body, b"\xe9"[..], "decoded, but in its own charset");
     assert_eq!(client.graph(&value(1)).await.body, b"Subject: inner\r\n\r\nx"[..]);
     assert_eq!(client.graph_with("HEAD", &value(0), &[], "").await.status, 405);
@@ -178,8 +200,9 @@ async fn a_mail_of_the_corpus_is_a_send_a_message_and_its_attachments() {
 
 #[tokio::test]
 async fn what_is_not_encoded_finds_nothing() {
-    let client = Client::new(corpus(&[("1.eml", MAIL)])).await;
-    let plain = client.graph("/users/ann@x.org/messages?$filter=internetMessageId%20eq%20'<a+b=c@x.org>'&$select=id").await;
+    let client = Client::with_corpus(&[("1.eml", MAIL)]).await;
+    let plain =
+        client.graph("/users/ann@x.org/messages?$filter=internetMessageId%20eq%20'<a+b=c@x.org>'&$select=id").await;
     assert_eq!((plain.status, plain.json()["value"].as_array().expect("list").len()), (200, 0));
     let encoded = client.find("ann@x.org", "<a+b=c@x.org>").await;
     assert_eq!(encoded.json()["value"].as_array().expect("list").len(), 1);
@@ -187,7 +210,7 @@ async fn what_is_not_encoded_finds_nothing() {
 
 #[tokio::test]
 async fn two_mails_with_one_id_are_two_messages_and_two_sends() {
-    let client = Client::new(corpus(&[("1.eml", MAIL), ("2.eml", MAIL)])).await;
+    let client = Client::with_corpus(&[("1.eml", MAIL), ("2.eml", MAIL)]).await;
     let sends = client.records().await.into_iter().filter(|record| record["Operation"] == "Send").count();
     assert_eq!(sends, 2);
     assert_eq!(client.find("ann@x.org", "<a+b=c@x.org>").await.json()["value"].as_array().expect("list").len(), 2);
@@ -195,7 +218,7 @@ async fn two_mails_with_one_id_are_two_messages_and_two_sends() {
 
 #[tokio::test]
 async fn requests_for_bodies_are_counted() {
-    let client = Client::new(corpus(&[("1.eml", MAIL)])).await;
+    let client = Client::with_corpus(&[("1.eml", MAIL)]).await;
     let id = client.find("ann@x.org", "<a+b=c@x.org>").await.json()["value"][0]["id"].as_str().expect("id").to_owned();
     client.graph(&format!("/users/ann@x.org/messages/{id}?$select=id,subject")).await;
     assert_eq!(client.simulator.report().body_requests, 0);
@@ -226,11 +249,17 @@ async fn pages_and_windows_give_every_record_once() {
 #[tokio::test]
 async fn windows_have_rules() {
     let client = Client::new(generated("messages=1")).await;
-    let time = |hours: i64| (Utc::now() + chrono::Duration::hours(hours)).format("%Y-%m-%dT%H:%M:%S").to_string();
-    let list = |query: String| client.feed("GET", Box::leak(format!("/subscriptions/content?contentType=Audit.Exchange{query}").into_boxed_str()));
+    let time = |hours: i64| (clock::now() + chrono::Duration::hours(hours)).format("%Y-%m-%dT%H:%M:%S").to_string();
+    let list = async |query: String| {
+        client.feed("GET", &format!("/subscriptions/content?contentType=Audit.Exchange{query}")).await
+    };
     assert_eq!(list(String::new()).await.status, 200);
     assert_eq!(list(format!("&startTime={}&endTime={}", time(-7 * 24), time(-6 * 24))).await.status, 200);
-    assert_eq!(list(format!("&startTime={}&endTime={}", time(1), time(20))).await.status, 200, "the end may lie in the future");
+    assert_eq!(
+        list(format!("&startTime={}&endTime={}", time(1), time(20))).await.status,
+        200,
+        "the end may lie in the future"
+    );
     for (query, code) in [
         (format!("&startTime={}", time(-1)), "AF20030"),
         (format!("&startTime={}&endTime={}", time(-30), time(-1)), "AF20030"),
@@ -250,7 +279,10 @@ async fn subscriptions_start_once_in_a_quarter_of_an_hour() {
     options.subscription = Subscription::Off;
     let client = Client::new(options).await;
     assert_eq!(client.feed("GET", "/subscriptions/list").await.json(), json!([]));
-    assert_eq!(client.feed("GET", "/subscriptions/content?contentType=Audit.Exchange").await.error(), (400, "AF20022".to_owned()));
+    assert_eq!(
+        client.feed("GET", "/subscriptions/content?contentType=Audit.Exchange").await.error(),
+        (400, "AF20022".to_owned())
+    );
     let started = client.feed("POST", "/subscriptions/start?contentType=Audit.Exchange").await;
     assert_eq!(started.json(), json!({"contentType": "Audit.Exchange", "status": "enabled", "webhook": null}));
     let again = client.feed("POST", "/subscriptions/start?contentType=Audit.Exchange").await;
@@ -261,13 +293,19 @@ async fn subscriptions_start_once_in_a_quarter_of_an_hour() {
     assert_eq!(added.json()["internet_message_id"], "<a+b=c@x.org>");
     assert_eq!(client.records().await.len(), 1);
     assert_eq!(client.feed("POST", "/subscriptions/stop?contentType=Audit.Exchange").await.status, 200);
-    assert_eq!(client.feed("GET", "/subscriptions/content?contentType=Audit.Exchange").await.error(), (400, "AF20023".to_owned()));
+    assert_eq!(
+        client.feed("GET", "/subscriptions/content?contentType=Audit.Exchange").await.error(),
+        (400, "AF20023".to_owned())
+    );
 }
 
 #[tokio::test]
 async fn started_long_ago_means_that_starting_again_is_no_change() {
     let client = Client::new(generated("messages=1")).await;
-    assert_eq!(client.feed("POST", "/subscriptions/start?contentType=Audit.Exchange").await.error(), (400, "AF20024".to_owned()));
+    assert_eq!(
+        client.feed("POST", "/subscriptions/start?contentType=Audit.Exchange").await.error(),
+        (400, "AF20024".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -275,7 +313,10 @@ async fn tokens_open_one_service_of_one_tenant() {
     let mut client = Client::new(generated("messages=1")).await;
     let tenant = client.simulator.tenant.id.clone();
     std::mem::swap(&mut client.feed, &mut client.graph);
-    assert_eq!(client.feed("GET", "/subscriptions/list").await.error(), (401, "Authorization has been denied for this request.".to_owned()));
+    assert_eq!(
+        client.feed("GET", "/subscriptions/list").await.error(),
+        (401, "Authorization has been denied for this request.".to_owned())
+    );
     assert_eq!(client.graph("/users").await.error(), (401, "InvalidAuthenticationToken".to_owned()));
     std::mem::swap(&mut client.feed, &mut client.graph);
     let elsewhere = format!("{BASE}/api/v1.0/{}/activity/feed/subscriptions/list", uuid::Uuid::nil());
@@ -287,15 +328,26 @@ async fn tokens_open_one_service_of_one_tenant() {
         async move { ask(&simulator, "POST", &path, &[], &body).await.json() }
     };
     let (id, secret) = (&client.simulator.tenant.client_id, &client.simulator.tenant.client_secret);
-    let good = format!("grant_type=client_credentials&client_id={id}&client_secret={}", utf8_percent_encode(secret, NON_ALPHANUMERIC));
+    let good = format!(
+        "grant_type=client_credentials&client_id={id}&client_secret={}",
+        utf8_percent_encode(secret, NON_ALPHANUMERIC)
+    );
     let scope = "&scope=https%3A%2F%2Fgraph.microsoft.com%2F.default";
     for (path, body, code) in [
         (tenant.clone(), format!("grant_type=client_credentials&client_id={id}&client_secret=x{scope}"), 7_000_215),
         (tenant.clone(), format!("grant_type=client_credentials&client_id={id}{scope}"), 7_000_218),
-        (tenant.clone(), format!("grant_type=client_credentials&client_id={}&client_secret=x{scope}", uuid::Uuid::nil()), 700_016),
+        (
+            tenant.clone(),
+            format!("grant_type=client_credentials&client_id={}&client_secret=x{scope}", uuid::Uuid::nil()),
+            700_016,
+        ),
         (tenant.clone(), format!("{good}&scope=https://vault.azure.net/.default"), 500_011),
         (tenant.clone(), format!("{good}&scope=Mail.Read"), 70011),
-        (tenant.clone(), format!("{good}&scope=https://manage.office.com/.default%20https://graph.microsoft.com/.default"), 700_022),
+        (
+            tenant.clone(),
+            format!("{good}&scope=https://manage.office.com/.default%20https://graph.microsoft.com/.default"),
+            700_022,
+        ),
         (tenant.clone(), format!("{good}&resource=https://manage.office.com"), 901_002),
         (tenant.clone(), scope.to_owned(), 900_144),
         ("common".to_owned(), format!("{good}{scope}"), 9_001_023),
@@ -306,11 +358,63 @@ async fn tokens_open_one_service_of_one_tenant() {
         assert_eq!(answer["error_codes"], json!([code]), "{answer}");
         assert!(answer["error_description"].as_str().expect("text").starts_with(&format!("AADSTS{code}: ")));
     }
-    let first = ask_token(format!("/{tenant}/oauth2/token"), format!("{good}&resource=https://manage.office.com")).await;
-    assert_eq!((first["expires_in"].as_str(), first["resource"].as_str()), (Some("3599"), Some("https://manage.office.com")));
+    let first =
+        ask_token(format!("/{tenant}/oauth2/token"), format!("{good}&resource=https://manage.office.com")).await;
+    assert_eq!(
+        (first["expires_in"].as_str(), first["resource"].as_str()),
+        (Some("3599"), Some("https://manage.office.com"))
+    );
     let second = ask_token(format!("/{tenant}/oauth2/v2.0/token"), format!("{good}{scope}")).await;
     assert_eq!(second["expires_in"], 3599);
     assert_eq!(second["access_token"].as_str().expect("text").split('.').count(), 3);
+}
+
+/// An assertion by the registered certificate opens; by any other key, for another audience, or too late, it does not.
+#[tokio::test]
+async fn assertions_are_verified() {
+    use base64::Engine;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+    let folder = tempfile::tempdir().expect("folder");
+    let certificate = |name: &str| {
+        let (key, pem) = (folder.path().join(format!("{name}.key")), folder.path().join(format!("{name}.pem")));
+        let made = std::process::Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=waybill", "-keyout"])
+            .arg(&key)
+            .arg("-out")
+            .arg(&pem)
+            .output();
+        made.is_ok_and(|made| made.status.success()).then_some((key, pem))
+    };
+    // Making RSA keys takes a program that not every machine has.
+    let (Some((key, pem)), Some((other_key, _))) = (certificate("ours"), certificate("other")) else { return };
+    let client = Client::new(Options { client_certificate: Some(pem.clone()), ..generated("messages=1") }).await;
+    let path = format!("/{}/oauth2/v2.0/token", client.simulator.tenant.id);
+    let text = std::fs::read_to_string(&pem).expect("read");
+    let der = STANDARD.decode(text.lines().filter(|line| !line.starts_with("--")).collect::<String>()).expect("base64");
+    let id = client.simulator.tenant.client_id.clone();
+    let ask_with = async |key: &Path, thumbprint: &str, audience: &str, life: i64| {
+        let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::PS256);
+        match thumbprint {
+            "sha1" => header.x5t = Some(URL_SAFE_NO_PAD.encode(sha1::sha1(&der))),
+            _ => header.x5t_s256 = Some(URL_SAFE_NO_PAD.encode(<sha2::Sha256 as sha2::Digest>::digest(&der))),
+        }
+        let now = clock::now().timestamp();
+        let claims = json!({"aud": audience, "iss": id, "sub": id, "jti": "1", "nbf": now - 3600, "exp": now + life});
+        let key = jsonwebtoken::EncodingKey::from_rsa_pem(&std::fs::read(key).expect("read")).expect("key");
+        let assertion = jsonwebtoken::encode(&header, &claims, &key).expect("signed");
+        let body = format!(
+            "grant_type=client_credentials&client_id={id}&scope=https://graph.microsoft.com/.default&client_assertion={assertion}\
+             &client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer"
+        );
+        let answer = ask(&client.simulator, "POST", &path, &[], &body).await.json();
+        answer["error_codes"][0].as_u64()
+    };
+    let audience = format!("{BASE}{path}");
+    assert_eq!(ask_with(&key, "sha256", &audience, 300).await, None);
+    assert_eq!(ask_with(&key, "sha1", &audience, 300).await, None);
+    assert_eq!(ask_with(&other_key, "sha256", &audience, 300).await, Some(50012));
+    assert_eq!(ask_with(&key, "sha256", "https://elsewhere", 300).await, Some(50012));
+    assert_eq!(ask_with(&key, "sha256", &audience, -900).await, Some(700_024));
 }
 
 #[tokio::test]
@@ -318,7 +422,9 @@ async fn admin_consent_goes_back_to_the_application() {
     let client = Client::new(generated("messages=1")).await;
     let id = &client.simulator.tenant.client_id;
     let page = |path: &'static str| {
-        let path = format!("{path}client_id={id}&redirect_uri=http://localhost:1/back&state=s1&scope=https://graph.microsoft.com/.default");
+        let path = format!(
+            "{path}client_id={id}&redirect_uri=http://localhost:1/back&state=s1&scope=https://graph.microsoft.com/.default"
+        );
         let simulator = Arc::clone(&client.simulator);
         async move { ask(&simulator, "GET", &path, &[], "").await }
     };
@@ -326,41 +432,56 @@ async fn admin_consent_goes_back_to_the_application() {
     assert!(shown.status == 200 && String::from_utf8_lossy(&shown.body).contains(">Accept</a>"));
     let location = |answer: Answer| answer.header("location").expect("location").to_owned();
     let accepted = location(page("/organizations/v2.0/adminconsent?simulate=accept&").await);
-    assert!(accepted.starts_with("http://localhost:1/back?admin_consent=True&tenant=") && accepted.ends_with("&state=s1"), "{accepted}");
+    assert!(
+        accepted.starts_with("http://localhost:1/back?admin_consent=True&tenant=") && accepted.ends_with("&state=s1"),
+        "{accepted}"
+    );
     let cancelled = location(page("/common/adminconsent?simulate=cancel&").await);
     assert!(cancelled.contains("?error=permission_denied&") && !cancelled.contains("admin_consent"), "{cancelled}");
 }
 
 #[tokio::test]
 async fn immutable_ids_are_others_and_both_work() {
-    let client = Client::new(corpus(&[("1.eml", MAIL)])).await;
+    let client = Client::with_corpus(&[("1.eml", MAIL)]).await;
     let path = "/users/ann@x.org/mailFolders/sentitems/messages?$select=id";
     let plain = client.graph(path).await.json()["value"][0]["id"].as_str().expect("id").to_owned();
     let answer = client.graph_with("GET", path, &[("prefer", "IdType=\"ImmutableId\"")], "").await;
     assert_eq!(answer.header("preference-applied"), Some("IdType=ImmutableId"));
     let immutable = answer.json()["value"][0]["id"].as_str().expect("id").to_owned();
     assert_ne!(plain, immutable);
-    assert_eq!(client.graph(&format!("/users/ann@x.org/messages/{immutable}/attachments?$select=id")).await.status, 200);
-    let body = json!({"inputIds": [plain], "sourceIdType": "restId", "targetIdType": "restImmutableEntryId"}).to_string();
+    assert_eq!(
+        client.graph(&format!("/users/ann@x.org/messages/{immutable}/attachments?$select=id")).await.status,
+        200
+    );
+    let body =
+        json!({"inputIds": [plain], "sourceIdType": "restId", "targetIdType": "restImmutableEntryId"}).to_string();
     let translated = client.graph_with("POST", "/users/ann@x.org/translateExchangeIds", &[], &body).await.json();
     assert_eq!(translated["value"][0]["targetId"], immutable.as_str());
-    assert_eq!(client.graph("/users/ann@x.org/messages/xyz").await.error(), (400, "ErrorInvalidIdMalformed".to_owned()));
+    assert_eq!(
+        client.graph("/users/ann@x.org/messages/xyz").await.error(),
+        (400, "ErrorInvalidIdMalformed".to_owned())
+    );
     // What the audit record names is the draft, which is gone.
     let user = client.simulator.tenant.user("ann@x.org").expect("there");
     let draft = user.ids().message(ids::Item { number: 0, copy: ids::Copy::Draft }, ids::Folder::Drafts, false);
-    assert_eq!(client.graph(&format!("/users/ann@x.org/messages/{draft}?$select=id")).await.error(), (404, "ErrorItemNotFound".to_owned()));
+    assert_eq!(
+        client.graph(&format!("/users/ann@x.org/messages/{draft}?$select=id")).await.error(),
+        (404, "ErrorItemNotFound".to_owned())
+    );
 }
 
 #[tokio::test]
 async fn a_batch_answers_each_part_by_itself() {
-    let client = Client::new(corpus(&[("1.eml", MAIL)])).await;
+    let client = Client::with_corpus(&[("1.eml", MAIL)]).await;
     let body = json!({"requests": [
         {"id": "1", "method": "GET", "url": "/users/ann@x.org?$select=mail"},
         {"id": "2", "method": "GET", "url": "/users/nobody@x.org"},
         {"id": "3", "method": "GET", "url": "/users", "dependsOn": ["2"]},
     ]});
     let answer = client.graph_with("POST", "/$batch", &[], &body.to_string()).await.json();
-    let part = |id: &str| answer["responses"].as_array().expect("list").iter().find(|part| part["id"] == id).expect("part").clone();
+    let part = |id: &str| {
+        answer["responses"].as_array().expect("list").iter().find(|part| part["id"] == id).expect("part").clone()
+    };
     assert_eq!((part("1")["status"].as_u64(), part("1")["body"]["mail"].as_str()), (Some(200), Some("ann@x.org")));
     assert_eq!((part("2")["status"].as_u64(), part("3")["status"].as_u64()), (Some(404), Some(424)));
     let many: Vec<Value> = (0..21).map(|id| json!({"id": id.to_string(), "method": "GET", "url": "/users"})).collect();
@@ -372,21 +493,33 @@ async fn the_directory_has_all_kinds_of_users_and_nested_groups() {
     let directory = r#"{"users": [{"mail": "desk@x.org", "kind": "shared", "aliases": ["help@x.org"]}, {"mail": "g@home.org", "kind": "guest"},
         {"mail": "ann@x.org", "aliases": ["ann.old@x.org"]}],
         "groups": [{"mail": "all@x.org", "members": ["some@x.org", "desk@x.org"]}, {"mail": "some@x.org", "members": ["all@x.org", "ann@x.org", "new@x.org"]}]}"#;
-    let client = Client::new(corpus(&[("1.eml", &MAIL.replace("Ann@x.org", "Ann.Old@x.org")), ("_groups.json", directory)])).await;
+    let client =
+        Client::with_corpus(&[("1.eml", &MAIL.replace("Ann@x.org", "Ann.Old@x.org")), ("_groups.json", directory)])
+            .await;
     let users = client.graph("/users?$select=mail,userType,proxyAddresses&$top=2").await.json();
     assert_eq!(users["value"].as_array().expect("list").len(), 2);
     let next = client.graph(users["@odata.nextLink"].as_str().expect("link")).await.json();
     assert_eq!((next["value"].as_array().expect("list").len(), next.get("@odata.nextLink")), (2, None));
-    for filter in ["mail eq 'desk@x.org'", "proxyAddresses/any(x:x eq 'smtp:help@x.org')", "userPrincipalName eq 'DESK@x.org'"] {
+    for filter in
+        ["mail eq 'desk@x.org'", "proxyAddresses/any(x:x eq 'smtp:help@x.org')", "userPrincipalName eq 'DESK@x.org'"]
+    {
         let filter = utf8_percent_encode(filter, NON_ALPHANUMERIC).to_string();
         let found = client.graph(&format!("/users?$filter={filter}")).await.json();
         assert_eq!(found["value"][0]["mail"], "desk@x.org", "{filter}");
     }
-    assert_eq!(client.find("ann@x.org", "<a+b=c@x.org>").await.json()["value"].as_array().expect("list").len(), 1, "an alias is the same mailbox");
-    let guest = client.graph("/users/g_home.org%23EXT%23@contoso.onmicrosoft.com/mailFolders/sentitems?$select=id").await;
+    assert_eq!(
+        client.find("ann@x.org", "<a+b=c@x.org>").await.json()["value"].as_array().expect("list").len(),
+        1,
+        "an alias is the same mailbox"
+    );
+    let guest =
+        client.graph("/users/g_home.org%23EXT%23@contoso.onmicrosoft.com/mailFolders/sentitems?$select=id").await;
     assert_eq!(guest.error(), (404, "MailboxNotEnabledForRESTAPI".to_owned()));
     assert_eq!(client.graph("/users/nobody@x.org/messages").await.error(), (404, "ErrorInvalidUser".to_owned()));
-    let group = client.graph("/groups?$filter=mail%20eq%20'all@x.org'&$select=id").await.json()["value"][0]["id"].as_str().expect("id").to_owned();
+    let group = client.graph("/groups?$filter=mail%20eq%20'all@x.org'&$select=id").await.json()["value"][0]["id"]
+        .as_str()
+        .expect("id")
+        .to_owned();
     let cast = format!("/groups/{group}/transitiveMembers/microsoft.graph.user?$count=true&$select=mail");
     assert_eq!(client.graph(&cast).await.error(), (400, "Request_UnsupportedQuery".to_owned()));
     let members = client.graph_with("GET", &cast, &[("consistencylevel", "eventual")], "").await.json();
@@ -398,7 +531,7 @@ async fn the_directory_has_all_kinds_of_users_and_nested_groups() {
 
 #[tokio::test]
 async fn mail_that_cannot_be_read_says_why() {
-    let client = Client::new(corpus(&[("1.eml", MAIL)])).await;
+    let client = Client::with_corpus(&[("1.eml", MAIL)]).await;
     for (action, expected) in [
         (json!("mailbox_denied"), (403, "ErrorAccessDenied")),
         (json!("mailbox_missing"), (404, "MailboxNotEnabledForRESTAPI")),
@@ -416,11 +549,13 @@ async fn mail_that_cannot_be_read_says_why() {
     assert_eq!(counts.map(|answer| answer.json()["value"].as_array().expect("list").len()), [0, 1]);
     client.set_faults(json!([{"do": {"message_in": "recoverableitemsdeletions"}}]));
     assert!(client.find("ann@x.org", "<a+b=c@x.org>").await.json()["value"].as_array().expect("list").is_empty());
-    let recoverable = client.graph("/users/ann@x.org/mailFolders/recoverableitemsdeletions/messages?$select=id").await.json();
+    let recoverable =
+        client.graph("/users/ann@x.org/mailFolders/recoverableitemsdeletions/messages?$select=id").await.json();
     assert_eq!(recoverable["value"].as_array().expect("list").len(), 1);
     client.set_faults(json!([{"do": "draft_copy"}, {"do": "self_copy"}]));
     let copies = client.find("ann@x.org", "<a+b=c@x.org>").await.json();
-    let drafts: Vec<bool> = copies["value"].as_array().expect("list").iter().map(|message| message["isDraft"] == true).collect();
+    let drafts: Vec<bool> =
+        copies["value"].as_array().expect("list").iter().map(|message| message["isDraft"] == true).collect();
     assert_eq!(drafts.iter().filter(|is_draft| **is_draft).count(), 1);
     assert_eq!(drafts.len(), 3);
     client.set_faults(json!([{"do": {"reference_at": 0}}]));
@@ -428,7 +563,10 @@ async fn mail_that_cannot_be_read_says_why() {
     let message = &found["value"][0];
     assert_eq!(message["attachments"][0]["@odata.type"], "#microsoft.graph.referenceAttachment");
     let (id, attachment) = (message["id"].as_str().expect("id"), message["attachments"][0]["id"].as_str().expect("id"));
-    assert_eq!(client.graph(&format!("/users/ann@x.org/messages/{id}/attachments/{attachment}/$value")).await.status, 405);
+    assert_eq!(
+        client.graph(&format!("/users/ann@x.org/messages/{id}/attachments/{attachment}/$value")).await.status,
+        405
+    );
 }
 
 #[tokio::test]
@@ -439,7 +577,10 @@ async fn tokens_can_lack_roles_and_can_end() {
     assert_eq!(client.feed("GET", "/subscriptions/list").await.error(), (401, "AF10001".to_owned()));
     assert_eq!(client.graph("/users").await.error(), (403, "Authorization_RequestDenied".to_owned()));
     let user = "user00000@contoso.onmicrosoft.com";
-    assert_eq!(client.graph(&format!("/users/{user}/messages?$select=id")).await.error(), (403, "ErrorAccessDenied".to_owned()));
+    assert_eq!(
+        client.graph(&format!("/users/{user}/messages?$select=id")).await.error(),
+        (403, "ErrorAccessDenied".to_owned())
+    );
     client.sign_in().await;
     assert_eq!(client.graph("/users").await.status, 200);
     client.set_faults(json!([{"on": "users", "times": 1, "do": "expire_token"}]));
@@ -470,24 +611,34 @@ async fn the_feed_fails_in_its_own_words() {
     assert!(disabled["error"]["message"].as_str().expect("text").contains("DataServiceException: Tenant "));
     client.set_faults(json!([]));
     let plain = client.feed("GET", &uri).await.json().as_array().expect("list").len();
-    for (action, extra) in [("malformed_record", 1), ("record_without_id", 1), ("duplicates", plain.div_ceil(2)), ("shuffle", 0)] {
+    for (action, extra) in
+        [("malformed_record", 1), ("record_without_id", 1), ("duplicates", plain.div_ceil(2)), ("shuffle", 0)]
+    {
         client.set_faults(json!([{"do": action}]));
         assert_eq!(client.feed("GET", &uri).await.json().as_array().expect("list").len(), plain + extra, "{action}");
     }
     client.set_faults(json!([{"times": 1, "do": "empty_page"}]));
     assert_eq!(client.records().await.len(), 40, "a page that is empty is not the last one");
-    client.set_faults(json!([{"do": {"repeated": {"share": 0.5, "seconds": 0}}}, {"do": {"late": {"share": 0.2, "seconds": 3600}}}]));
+    client.set_faults(
+        json!([{"do": {"repeated": {"share": 0.5, "seconds": 0}}}, {"do": {"late": {"share": 0.2, "seconds": 3600}}}]),
+    );
     let records = client.records().await;
     let mut ids: Vec<&str> = records.iter().map(|record| record["Id"].as_str().expect("id")).collect();
     ids.sort_unstable();
     ids.dedup();
     assert!(records.len() > ids.len(), "some are repeated");
-    assert_eq!(client.feed("GET", &format!("{BASE}/api/v1.0/{}/activity/feed/audit/x", client.simulator.tenant.id)).await.error(), (400, "AF20052".to_owned()));
+    assert_eq!(
+        client
+            .feed("GET", &format!("{BASE}/api/v1.0/{}/activity/feed/audit/x", client.simulator.tenant.id))
+            .await
+            .error(),
+        (400, "AF20052".to_owned())
+    );
 }
 
 #[tokio::test]
 async fn more_than_four_requests_on_a_mailbox_are_throttled() {
-    let client = Client::new(corpus(&[("1.eml", MAIL)])).await;
+    let client = Client::with_corpus(&[("1.eml", MAIL)]).await;
     client.set_faults(json!([{"do": {"latency_ms": 50}}]));
     let answers = futures::future::join_all((0..6).map(|_| client.find("ann@x.org", "<a+b=c@x.org>"))).await;
     let refused: Vec<&Answer> = answers.iter().filter(|answer| answer.status == 429).collect();
@@ -518,7 +669,8 @@ async fn the_truth_names_every_attachment_with_its_digest() {
     let truth = ask(&client.simulator, "GET", "/_simulator/truth", &[], "").await.json();
     let messages = truth["messages"].as_array().expect("list");
     assert_eq!(messages.len(), 3);
-    let (user, id) = (messages[0]["mailbox"].as_str().expect("text"), messages[0]["internet_message_id"].as_str().expect("text"));
+    let (user, id) =
+        (messages[0]["mailbox"].as_str().expect("text"), messages[0]["internet_message_id"].as_str().expect("text"));
     let found = client.find(user, id).await.json();
     let attachment = &found["value"][0]["attachments"][0];
     let path = format!(
@@ -544,15 +696,20 @@ async fn bodies_break_on_the_wire_as_they_are_told() {
     let running = start(options).await.expect("started");
     let get = async |name: &str| {
         let mut stream = tokio::net::TcpStream::connect(running.address()).await.expect("connected");
-        let request = format!("GET /{name}/.well-known/openid-configuration HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET /{name}/.well-known/openid-configuration HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.expect("read");
         String::from_utf8_lossy(&answer).into_owned()
     };
     let short = get("short").await;
-    let announced = short.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next()).expect("announced");
-    assert!(announced.parse::<usize>().expect("number") > 100 && short.split("\r\n\r\n").nth(1).expect("body").len() == 10, "{short}");
+    let announced =
+        short.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next()).expect("announced");
+    assert!(
+        announced.parse::<usize>().expect("number") > 100 && short.split("\r\n\r\n").nth(1).expect("body").len() == 10,
+        "{short}"
+    );
     let reset = get("reset").await;
     assert!(reset.contains("chunked") && !reset.contains("\r\n0\r\n"), "{reset}");
     let truncated = get("truncate").await;

@@ -71,7 +71,11 @@ pub(crate) async fn listen(
     }
 }
 
-async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(simulator: Arc<Simulator>, stream: S, scheme: &'static str) {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    simulator: Arc<Simulator>,
+    stream: S,
+    scheme: &'static str,
+) {
     let service = service_fn(move |request| {
         let simulator = Arc::clone(&simulator);
         async move { Ok::<_, Infallible>(handle(&simulator, request, scheme).await) }
@@ -102,7 +106,9 @@ async fn handle(simulator: &Arc<Simulator>, request: HttpRequest<Incoming>, sche
 
 fn is_af429(reply: &Reply) -> bool {
     match &reply.content {
-        Content::Whole(body) => memchr::memmem::find(body, b"\"AF429\"").is_some() || memchr::memmem::find(body, b"\"429\"").is_some(),
+        Content::Whole(body) => {
+            memchr::memmem::find(body, b"\"AF429\"").is_some() || memchr::memmem::find(body, b"\"429\"").is_some()
+        }
         Content::Stream(_) => false,
     }
 }
@@ -208,8 +214,12 @@ async fn with_faults(mut reply: Reply, actions: &[Action]) -> Sending {
     for action in actions {
         sending.body = match (action, sending.body) {
             (Action::Truncate(bytes), body) => Outgoing::Stream(limited(pieces(body), *bytes, false)),
-            (Action::Reset(bytes) | Action::ShortBody(bytes), body) => Outgoing::Stream(limited(pieces(body), *bytes, true)),
-            (Action::SlowBody { bytes, ms }, body) => Outgoing::Stream(slow(pieces(body), (*bytes).max(1), Duration::from_millis(*ms))),
+            (Action::Reset(bytes) | Action::ShortBody(bytes), body) => {
+                Outgoing::Stream(limited(pieces(body), *bytes, true))
+            }
+            (Action::SlowBody { bytes, ms }, body) => {
+                Outgoing::Stream(slow(pieces(body), (*bytes).max(1), Duration::from_millis(*ms)))
+            }
             (_, body) => body,
         };
     }
@@ -234,7 +244,11 @@ fn pieces(body: Outgoing) -> BoxStream<'static, std::io::Result<Bytes>> {
 }
 
 /// The first bytes of a body, and then a failure that closes the connection, or nothing more.
-fn limited(mut body: BoxStream<'static, std::io::Result<Bytes>>, bytes: usize, fails: bool) -> BoxStream<'static, std::io::Result<Bytes>> {
+fn limited(
+    mut body: BoxStream<'static, std::io::Result<Bytes>>,
+    bytes: usize,
+    fails: bool,
+) -> BoxStream<'static, std::io::Result<Bytes>> {
     async_stream::stream! {
         let mut left = bytes;
         while left > 0 && let Some(piece) = body.next().await {
@@ -254,7 +268,11 @@ fn limited(mut body: BoxStream<'static, std::io::Result<Bytes>>, bytes: usize, f
     .boxed()
 }
 
-fn slow(mut body: BoxStream<'static, std::io::Result<Bytes>>, bytes: usize, pause: Duration) -> BoxStream<'static, std::io::Result<Bytes>> {
+fn slow(
+    mut body: BoxStream<'static, std::io::Result<Bytes>>,
+    bytes: usize,
+    pause: Duration,
+) -> BoxStream<'static, std::io::Result<Bytes>> {
     async_stream::stream! {
         while let Some(piece) = body.next().await {
             let Ok(mut piece) = piece else {

@@ -1,1 +1,6 @@
+//! The integration tests in one binary, a file per promise.
 
+mod support;
+
+mod clients;
+mod stores;

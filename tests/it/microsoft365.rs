@@ -512,7 +512,7 @@ async fn a_token_without_the_permission_is_asked_for_anew_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_waits_for_one_token_and_gets_the_next_one_early() {
-    let faults = json!([{"on": "token", "do": {"expires_in": 2}}, {"on": "token", "do": {"latency_ms": 200}}]);
+    let faults = json!([{"on": "token", "do": {"expires_in": 5}}, {"on": "token", "do": {"latency_ms": 200}}]);
     let Tenant { source, simulator, _files } = tenant("users=30,messages=100,days=0.1", faults).await;
     let sends = sends(&source).await;
     let tokens = simulator.report().count("token");
@@ -520,7 +520,7 @@ async fn everybody_waits_for_one_token_and_gets_the_next_one_early() {
     find_all().await.unwrap();
     assert_eq!(simulator.report().count("token") - tokens, 1);
     // Four fifths of its life are over: one asks, the others go on with the old one.
-    tokio::time::sleep(Duration::from_millis(1700)).await;
+    tokio::time::sleep(Duration::from_millis(4100)).await;
     find_all().await.unwrap();
     assert_eq!(simulator.report().count("token") - tokens, 2);
     assert_eq!(source.usage().retries, 0);

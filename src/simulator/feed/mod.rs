@@ -122,9 +122,10 @@ fn content_type(request: &Request) -> Result<usize, Reply> {
     let Some(name) = request.query("contentType") else {
         return Err(named(request, "AF20001", None, None));
     };
-    CONTENT_TYPES.iter().position(|known| known.eq_ignore_ascii_case(name)).ok_or_else(|| {
-        named(request, "AF20020", Some(&format!("The content type {name} is not valid.")), None)
-    })
+    CONTENT_TYPES
+        .iter()
+        .position(|known| known.eq_ignore_ascii_case(name))
+        .ok_or_else(|| named(request, "AF20020", Some(&format!("The content type {name} is not valid.")), None))
 }
 
 fn start(simulator: &Simulator, request: &Request) -> Reply {
@@ -134,7 +135,8 @@ fn start(simulator: &Simulator, request: &Request) -> Reply {
     };
     let mut state = simulator.subscriptions.state();
     let pause = Duration::minutes(START_PAUSE_MINUTES);
-    if let Some(left) = state.last_start.map(|last| last + pause - request.now).filter(|left| *left > Duration::zero()) {
+    if let Some(left) = state.last_start.map(|last| last + pause - request.now).filter(|left| *left > Duration::zero())
+    {
         let message = format!(
             "Too many frequent subscription start requests. Please retry again after {}m {}s.",
             left.num_minutes(),
@@ -146,7 +148,9 @@ fn start(simulator: &Simulator, request: &Request) -> Reply {
     if state.status[index] == Status::Enabled {
         return named(request, "AF20024", None, None);
     }
-    if index == 0 && let Some((_, until)) = state.holes.last_mut() {
+    if index == 0
+        && let Some((_, until)) = state.holes.last_mut()
+    {
         *until = nanos(request.now);
     }
     state.status[index] = Status::Enabled;
@@ -376,7 +380,13 @@ fn blob(simulator: &Arc<Simulator>, request: &Request, id: &str) -> Reply {
     if request.actions.iter().any(changes_records) {
         return Reply::new(200, CONTENT_TYPE, changed(simulator, request, blob.0, &places));
     }
-    let mut writer = Writer { simulator: Arc::clone(simulator), lane: blob.0, places: places.into_iter(), is_first: true, is_done: false };
+    let mut writer = Writer {
+        simulator: Arc::clone(simulator),
+        lane: blob.0,
+        places: places.into_iter(),
+        is_first: true,
+        is_done: false,
+    };
     let mut body = Vec::with_capacity(CHUNK_BYTES);
     while body.len() < WHOLE_BYTES_MAX && writer.write(&mut body) {}
     if writer.is_done {
@@ -440,9 +450,12 @@ fn changed(simulator: &Simulator, request: &Request, lane: Lane, places: &[u64])
     for action in &request.actions {
         match action {
             // Valid JSON that is no record, beside the good ones.
-            Action::MalformedRecord => records.push(br#"{"Id":42,"CreationTime":"not a time","Operation":["Send"],"Item":"none"}"#.to_vec()),
+            Action::MalformedRecord => {
+                records.push(br#"{"Id":42,"CreationTime":"not a time","Operation":["Send"],"Item":"none"}"#.to_vec())
+            }
             Action::RecordWithoutId => {
-                let mut record: Value = records.first().and_then(|record| serde_json::from_slice(record).ok()).unwrap_or_default();
+                let mut record: Value =
+                    records.first().and_then(|record| serde_json::from_slice(record).ok()).unwrap_or_default();
                 if let Some(fields) = record.as_object_mut() {
                     fields.remove("Id");
                 }
@@ -491,8 +504,18 @@ mod tests {
 
     #[test]
     fn times_come_with_and_without_their_parts() {
-        for text in ["2026-11-02", "2026-11-02T00:00", "2026-11-02T00:00:00", "2026-11-02T00:00:00Z", "2026-11-02T00:00:00.000Z"] {
-            assert_eq!(parse_time(text).map(|time| time.to_rfc3339()).as_deref(), Some("2026-11-02T00:00:00+00:00"), "{text}");
+        for text in [
+            "2026-11-02",
+            "2026-11-02T00:00",
+            "2026-11-02T00:00:00",
+            "2026-11-02T00:00:00Z",
+            "2026-11-02T00:00:00.000Z",
+        ] {
+            assert_eq!(
+                parse_time(text).map(|time| time.to_rfc3339()).as_deref(),
+                Some("2026-11-02T00:00:00+00:00"),
+                "{text}"
+            );
         }
         assert_eq!(parse_time("yesterday"), None);
     }

@@ -107,7 +107,13 @@ pub(crate) struct Timeline {
 }
 
 impl Timeline {
-    pub(crate) fn new(seed: u64, started: DateTime<Utc>, span: std::time::Duration, pieces: Vec<Piece>, blob_records: usize) -> Self {
+    pub(crate) fn new(
+        seed: u64,
+        started: DateTime<Utc>,
+        span: std::time::Duration,
+        pieces: Vec<Piece>,
+        blob_records: usize,
+    ) -> Self {
         Self {
             seed,
             started: nanos(started),
@@ -220,7 +226,14 @@ impl Timeline {
 
     /// The next blob of a lane from a place on, within the places before `end`. Nothing is kept of what became
     /// available in a hole.
-    pub(crate) fn next_blob(&self, lane: Lane, from: u64, end: u64, now: Nanos, holes: &[(Nanos, Nanos)]) -> Option<Blob> {
+    pub(crate) fn next_blob(
+        &self,
+        lane: Lane,
+        from: u64,
+        end: u64,
+        now: Nanos,
+        holes: &[(Nanos, Nanos)],
+    ) -> Option<Blob> {
         let lateness = self.lateness();
         if !self.is_open(lane, now, &lateness) {
             return None;
@@ -360,11 +373,16 @@ mod tests {
     #[test]
     fn every_record_comes_in_one_lane_and_repeated_ones_in_two() {
         let timeline = timeline(1000, 50);
-        timeline.set_lateness(Lateness { hidden: Some((0.1, 5.0)), delayed: Some((0.1, 9.0)), repeated: Some((0.2, 0.0)) });
+        timeline.set_lateness(Lateness {
+            hidden: Some((0.1, 5.0)),
+            delayed: Some((0.1, 9.0)),
+            repeated: Some((0.2, 0.0)),
+        });
         let later = timeline.started + 60_000_000_000;
         let all = |lane, now| -> Vec<u64> { blobs(&timeline, lane, (0, now), now).concat() };
         assert!(all(Lane::Hidden, timeline.started).is_empty() && all(Lane::Delayed, timeline.started).is_empty());
-        let mut places: Vec<u64> = [Lane::Punctual, Lane::Hidden, Lane::Delayed].into_iter().flat_map(|lane| all(lane, later)).collect();
+        let mut places: Vec<u64> =
+            [Lane::Punctual, Lane::Hidden, Lane::Delayed].into_iter().flat_map(|lane| all(lane, later)).collect();
         places.sort_unstable();
         assert_eq!(places, (0..1000).collect::<Vec<_>>());
         let repeated = all(Lane::Repeated, later).len();

@@ -40,7 +40,9 @@ pub(crate) fn list(simulator: &Simulator, request: &Request, user: &User, id: &s
     // Properties of the derived types need a cast: `microsoft.graph.fileAttachment/contentId`.
     let derived = ["contentid", "contentbytes", "contentlocation", "item", "sourceurl"];
     if let Some(name) = select.iter().flatten().find(|name| derived.contains(&name.as_str())) {
-        let message = format!("Parsing OData Select and Expand failed: Could not find a property named '{name}' on type 'Microsoft.OutlookServices.Attachment'.");
+        let message = format!(
+            "Parsing OData Select and Expand failed: Could not find a property named '{name}' on type 'Microsoft.OutlookServices.Attachment'."
+        );
         return graph_error(request, 400, "RequestBroker--ParseUri", &message);
     }
     let what = format!("messages('{}')/attachments", view.id());
@@ -111,7 +113,9 @@ fn write(out: &mut Vec<u8>, request: &Request, view: &View<'_>, index: usize, se
     if is_selected(select, "isinline") {
         let _ = write!(out, r#","isInline":{}"#, attachment.is_inline);
     }
-    let selects = |name: &str| is_selected(select, name) || is_selected(select, &format!("microsoft.graph.fileattachment/{name}"));
+    let selects = |name: &str| {
+        is_selected(select, name) || is_selected(select, &format!("microsoft.graph.fileattachment/{name}"))
+    };
     if is_file && selects("contentid") {
         out.extend_from_slice(b",\"contentId\":");
         match &attachment.content_id {
@@ -133,7 +137,9 @@ fn write(out: &mut Vec<u8>, request: &Request, view: &View<'_>, index: usize, se
 fn find_index(request: &Request, view: &View<'_>, id: &str) -> Result<usize, Reply> {
     match view.user.ids().read(id) {
         Some((item, Some(index))) if item == view.item && index < view.message.attachments.len() => Ok(index),
-        Some((_, Some(_))) => Err(graph_error(request, 404, "ErrorItemNotFound", "The specified object was not found in the store.")),
+        Some((_, Some(_))) => {
+            Err(graph_error(request, 404, "ErrorItemNotFound", "The specified object was not found in the store."))
+        }
         _ => Err(graph_error(request, 400, "ErrorInvalidIdMalformed", "Id is malformed.")),
     }
 }
@@ -190,7 +196,13 @@ fn write_item(out: &mut Vec<u8>, data: &[u8]) {
 }
 
 /// `GET …/attachments/{id}/$value`: the bytes. `Range` is not known here, so an interrupted download begins again.
-pub(crate) async fn value(simulator: &Arc<Simulator>, request: &Request, user: &User, message: &str, id: &str) -> Reply {
+pub(crate) async fn value(
+    simulator: &Arc<Simulator>,
+    request: &Request,
+    user: &User,
+    message: &str,
+    id: &str,
+) -> Reply {
     let view = match find(simulator, request, user, message) {
         Ok(view) => view,
         Err(error) => return error,
@@ -210,7 +222,10 @@ pub(crate) async fn value(simulator: &Arc<Simulator>, request: &Request, user: &
             // The MIME text is made anew for every request.
             let varies = request.actions.contains(&Action::ItemVaries);
             let head = if varies { Bytes::from(format!("X-Rendered: {}\r\n", Uuid::new_v4())) } else { Bytes::new() };
-            Reply::stream("text/plain", stream::iter([head, bytes].into_iter().filter(|chunk| !chunk.is_empty())).boxed())
+            Reply::stream(
+                "text/plain",
+                stream::iter([head, bytes].into_iter().filter(|chunk| !chunk.is_empty())).boxed(),
+            )
         }
         AttachmentKind::File => {
             let content_type = &attachment.content_type;
@@ -218,7 +233,9 @@ pub(crate) async fn value(simulator: &Arc<Simulator>, request: &Request, user: &
                 return Reply::stream(content_type, stream::iter(pattern.chunks(attachment.bytes)).boxed());
             }
             let Some(bytes) = read(attachment).await else { return unreadable(request) };
-            let chunks = (0..bytes.len()).step_by(CHUNK_BYTES).map(move |start| bytes.slice(start..(start + CHUNK_BYTES).min(bytes.len())));
+            let chunks = (0..bytes.len())
+                .step_by(CHUNK_BYTES)
+                .map(move |start| bytes.slice(start..(start + CHUNK_BYTES).min(bytes.len())));
             Reply::stream(content_type, stream::iter(chunks).boxed())
         }
     }

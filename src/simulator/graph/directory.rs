@@ -20,8 +20,17 @@ const PAGE_MAX: usize = 999;
 
 /// Properties that come without being selected.
 const USER_DEFAULTS: [&str; 11] = [
-    "businessphones", "displayname", "givenname", "jobtitle", "mail", "mobilephone", "officelocation", "preferredlanguage", "surname",
-    "userprincipalname", "id",
+    "businessphones",
+    "displayname",
+    "givenname",
+    "jobtitle",
+    "mail",
+    "mobilephone",
+    "officelocation",
+    "preferredlanguage",
+    "surname",
+    "userprincipalname",
+    "id",
 ];
 
 fn addresses(user: &User) -> Vec<String> {
@@ -74,7 +83,9 @@ fn user_values(user: &User, name: &str) -> Vec<String> {
         "displayname" => vec![user.display_name.clone()],
         "proxyaddresses" => addresses(user),
         "usertype" => vec![if user.kind == UserKind::Guest { "Guest" } else { "Member" }.to_owned()],
-        "accountenabled" => vec![matches!(user.kind, UserKind::Member | UserKind::Guest | UserKind::NoMailbox).to_string()],
+        "accountenabled" => {
+            vec![matches!(user.kind, UserKind::Member | UserKind::Guest | UserKind::NoMailbox).to_string()]
+        }
         _ => Vec::new(),
     }
 }
@@ -112,7 +123,8 @@ fn group_values(group: &Group, name: &str) -> Vec<String> {
 }
 
 fn missing(request: &Request, name: &str) -> Reply {
-    let message = format!("Resource '{name}' does not exist or one of its queried reference-property objects are not present.");
+    let message =
+        format!("Resource '{name}' does not exist or one of its queried reference-property objects are not present.");
     graph_error(request, 404, "Request_ResourceNotFound", &message)
 }
 
@@ -124,12 +136,29 @@ fn page<T>(request: &Request, context: &str, all: &[T], object: impl Fn(&T) -> M
     let top = match request.query("$top").map(str::parse::<usize>) {
         None => PAGE,
         Some(Ok(top)) if (1..=PAGE_MAX).contains(&top) => top,
-        Some(_) => return graph_error(request, 400, "Request_UnsupportedQuery", "Invalid page size specified. Must be between 1 and 999 inclusive."),
+        Some(_) => {
+            return graph_error(
+                request,
+                400,
+                "Request_UnsupportedQuery",
+                "Invalid page size specified. Must be between 1 and 999 inclusive.",
+            );
+        }
     };
-    let start = match request.query("$skiptoken").map(|token| token.strip_prefix("RFNwdAIAAQ").map(|place| usize::from_str_radix(place, 16))) {
+    let start = match request
+        .query("$skiptoken")
+        .map(|token| token.strip_prefix("RFNwdAIAAQ").map(|place| usize::from_str_radix(place, 16)))
+    {
         None => 0,
         Some(Some(Ok(start))) => start.min(all.len()),
-        Some(_) => return graph_error(request, 400, "Directory_ExpiredPageToken", "The specified page token value has expired and can no longer be included in your request."),
+        Some(_) => {
+            return graph_error(
+                request,
+                400,
+                "Directory_ExpiredPageToken",
+                "The specified page token value has expired and can no longer be included in your request.",
+            );
+        }
     };
     // An empty page with a further one is legal.
     let top = if request.actions.contains(&Action::EmptyPage) { 0 } else { top };
@@ -170,7 +199,12 @@ fn filter(request: &Request) -> Result<Option<Filter>, Reply> {
 pub(crate) fn users(simulator: &Simulator, request: &Request) -> Reply {
     let select = odata::select(request.query("$select"));
     if select.iter().flatten().any(|name| name == "mailboxsettings") {
-        return graph_error(request, 501, "NotImplemented", "The requested property cannot be selected on a collection.");
+        return graph_error(
+            request,
+            501,
+            "NotImplemented",
+            "The requested property cannot be selected on a collection.",
+        );
     }
     let filter = match filter(request) {
         Ok(filter) => filter,
@@ -224,7 +258,8 @@ fn advanced(request: &Request, needs_count: bool) -> Result<(), Reply> {
 /// `GET /users/{id or name}`.
 pub(crate) fn user(simulator: &Simulator, request: &Request, name: &str) -> Reply {
     // By id or by principal name, not by any other address.
-    let is_named = |user: &Arc<User>| user.id.eq_ignore_ascii_case(name) || user.user_principal_name.eq_ignore_ascii_case(name);
+    let is_named =
+        |user: &Arc<User>| user.id.eq_ignore_ascii_case(name) || user.user_principal_name.eq_ignore_ascii_case(name);
     let Some(user) = simulator.tenant.user(name).filter(is_named) else { return missing(request, name) };
     let mut object = user_object(&user, &odata::select(request.query("$select")));
     object.insert("@odata.context".to_owned(), format!("{}/v1.0/$metadata#users/$entity", request.base).into());
@@ -254,7 +289,9 @@ pub(crate) fn groups(simulator: &Simulator, request: &Request) -> Reply {
 
 /// `GET /groups/{id}`.
 pub(crate) fn group(simulator: &Simulator, request: &Request, id: &str) -> Reply {
-    let Some(group) = simulator.tenant.group(id).filter(|group| group.id.eq_ignore_ascii_case(id)) else { return missing(request, id) };
+    let Some(group) = simulator.tenant.group(id).filter(|group| group.id.eq_ignore_ascii_case(id)) else {
+        return missing(request, id);
+    };
     let mut object = group_object(&group, &odata::select(request.query("$select")));
     object.insert("@odata.context".to_owned(), format!("{}/v1.0/$metadata#groups/$entity", request.base).into());
     Reply::new(200, JSON, Value::Object(object).to_string())
@@ -267,7 +304,9 @@ enum Member {
 
 /// `GET /groups/{id}/members` and `transitiveMembers`, with a cast or without, or only their number.
 pub(crate) fn members(simulator: &Simulator, request: &Request, id: &str, rest: &[&str]) -> Reply {
-    let Some(group) = simulator.tenant.group(id).filter(|group| group.id.eq_ignore_ascii_case(id)) else { return missing(request, id) };
+    let Some(group) = simulator.tenant.group(id).filter(|group| group.id.eq_ignore_ascii_case(id)) else {
+        return missing(request, id);
+    };
     let (kind, rest) = match rest {
         [kind @ ("members" | "transitiveMembers"), rest @ ..] => (*kind, rest),
         _ => return super::not_found(request),
@@ -296,7 +335,9 @@ pub(crate) fn members(simulator: &Simulator, request: &Request, id: &str, rest: 
         return error;
     }
     let is_wanted = |member: &Member| match (cast, member) {
-        (None, _) | (Some("microsoft.graph.user"), Member::User(_)) | (Some("microsoft.graph.group"), Member::Group(_)) => true,
+        (None, _)
+        | (Some("microsoft.graph.user"), Member::User(_))
+        | (Some("microsoft.graph.group"), Member::Group(_)) => true,
         (Some(_), _) => false,
     };
     let members: Vec<Member> = members.into_iter().filter(is_wanted).collect();
@@ -333,5 +374,10 @@ pub(crate) fn by_ids(simulator: &Simulator, request: &Request) -> Reply {
         object.insert("@odata.type".to_owned(), format!("#microsoft.graph.{kind}").into());
         objects.push(Value::Object(object));
     }
-    Reply::new(200, JSON, json!({"@odata.context": format!("{}/v1.0/$metadata#directoryObjects", request.base), "value": objects}).to_string())
+    Reply::new(
+        200,
+        JSON,
+        json!({"@odata.context": format!("{}/v1.0/$metadata#directoryObjects", request.base), "value": objects})
+            .to_string(),
+    )
 }

@@ -56,7 +56,9 @@ impl View<'_> {
             "isdraft" => self.is_draft().to_string(),
             "hasattachments" => self.has_attachments().to_string(),
             "parentfolderid" => self.user.ids().folder(self.folder),
-            "sentdatetime" | "receiveddatetime" | "createddatetime" | "lastmodifieddatetime" => graph_time(message.sent),
+            "sentdatetime" | "receiveddatetime" | "createddatetime" | "lastmodifieddatetime" => {
+                graph_time(message.sent)
+            }
             "from/emailaddress/address" | "sender/emailaddress/address" => message.from.address.clone(),
             _ => return Vec::new(),
         }]
@@ -69,7 +71,9 @@ fn views<'a>(request: &Request, user: &'a User, message: &Arc<Message>) -> Vec<V
     for action in &request.actions {
         match action {
             Action::DraftCopy => items.insert(0, Item { number: message.number, copy: Copy::Draft }),
-            Action::SelfCopy if !message.is_to_self => items.insert(0, Item { number: message.number, copy: Copy::Received }),
+            Action::SelfCopy if !message.is_to_self => {
+                items.insert(0, Item { number: message.number, copy: Copy::Received })
+            }
             Action::MessageMissing => items.retain(|item| item.copy != Copy::Sent),
             _ => {}
         }
@@ -95,7 +99,8 @@ pub(crate) fn find<'a>(simulator: &Simulator, request: &Request, user: &'a User,
     let malformed = || graph_error(request, 400, "ErrorInvalidIdMalformed", "Id is malformed.");
     let missing = || graph_error(request, 404, "ErrorItemNotFound", "The specified object was not found in the store.");
     let Some((item, None)) = user.ids().read(id) else { return Err(malformed()) };
-    let message = simulator.tenant.message(item.number).filter(|message| message.owner == user.index).ok_or_else(missing)?;
+    let message =
+        simulator.tenant.message(item.number).filter(|message| message.owner == user.index).ok_or_else(missing)?;
     let exists = match item.copy {
         Copy::Sent => !request.actions.contains(&Action::MessageMissing),
         Copy::Received => message.is_to_self || simulator.makes_copies(),
@@ -110,7 +115,9 @@ pub(crate) fn find<'a>(simulator: &Simulator, request: &Request, user: &'a User,
 
 /// Whether properties are selected that are, or include, the text of the message.
 fn asks_for_body(select: &Select) -> bool {
-    select.as_ref().is_none_or(|names| names.iter().any(|name| matches!(name.as_str(), "body" | "bodypreview" | "uniquebody")))
+    select
+        .as_ref()
+        .is_none_or(|names| names.iter().any(|name| matches!(name.as_str(), "body" | "bodypreview" | "uniquebody")))
 }
 
 /// `GET /users/{user}/messages`, and the same in a folder.
@@ -126,7 +133,8 @@ pub(crate) fn list(simulator: &Simulator, request: &Request, user: &User, folder
         Some(None) => return graph_error(request, 400, "BadRequest", "Invalid filter clause."),
     };
     // What is sorted by has to be what is filtered by.
-    let sorted = request.query("$orderby").and_then(|order| order.split([' ', ',']).next()).map(str::to_ascii_lowercase);
+    let sorted =
+        request.query("$orderby").and_then(|order| order.split([' ', ',']).next()).map(str::to_ascii_lowercase);
     if let (Some(filter), Some(sorted)) = (&filter, &sorted)
         && filter.first_property() != Some(sorted)
     {
@@ -175,7 +183,8 @@ fn page<'a>(
         // Recoverable items are not part of a mailbox's messages.
         None => view.folder != Folder::RecoverableItems,
     };
-    let passes = |view: &View<'_>| is_visible(view) && filter.is_none_or(|filter| filter.passes(&|name| view.value(name)));
+    let passes =
+        |view: &View<'_>| is_visible(view) && filter.is_none_or(|filter| filter.passes(&|name| view.value(name)));
     let mut ids = Vec::new();
     if let Some(filter) = filter {
         filter.equals("internetmessageid", &mut ids);
@@ -253,7 +262,12 @@ pub(crate) async fn mime(simulator: &Simulator, request: &Request, user: &User, 
     });
     match whole.await {
         Ok(Ok(whole)) => Reply::new(200, "text/plain", whole),
-        _ => graph_error(request, 500, "ErrorInternalServerError", "An internal server error occurred. The operation failed."),
+        _ => graph_error(
+            request,
+            500,
+            "ErrorInternalServerError",
+            "An internal server error occurred. The operation failed.",
+        ),
     }
 }
 
@@ -268,7 +282,10 @@ fn folder_properties(request: &Request, user: &User, folder: Folder, context: bo
     let mut object = serde_json::Map::new();
     if context {
         let name = &user.id;
-        object.insert("@odata.context".to_owned(), format!("{}/v1.0/$metadata#users('{name}')/mailFolders/$entity", request.base).into());
+        object.insert(
+            "@odata.context".to_owned(),
+            format!("{}/v1.0/$metadata#users('{name}')/mailFolders/$entity", request.base).into(),
+        );
     }
     let ids = user.ids();
     let properties = [
@@ -299,7 +316,8 @@ pub(crate) fn folder(request: &Request, user: &User, name: &str) -> Reply {
 /// All folders that items lie in.
 pub(crate) fn folders(request: &Request, user: &User) -> Reply {
     let folders = [Folder::DeletedItems, Folder::Drafts, Folder::Inbox, Folder::SentItems];
-    let value: Vec<serde_json::Value> = folders.into_iter().map(|folder| folder_properties(request, user, folder, false)).collect();
+    let value: Vec<serde_json::Value> =
+        folders.into_iter().map(|folder| folder_properties(request, user, folder, false)).collect();
     let context = format!("{}/v1.0/$metadata#users('{}')/mailFolders", request.base, user.id);
     Reply::new(200, JSON, serde_json::json!({"@odata.context": context, "value": value}).to_string())
 }

@@ -24,7 +24,8 @@ use super::tenant::User;
 /// Most requests of one batch. <https://learn.microsoft.com/graph/json-batching>
 const BATCH_MAX: usize = 20;
 
-pub(crate) const JSON: &str = "application/json;odata.metadata=minimal;odata.streaming=true;IEEE754Compatible=false;charset=utf-8";
+pub(crate) const JSON: &str =
+    "application/json;odata.metadata=minimal;odata.streaming=true;IEEE754Compatible=false;charset=utf-8";
 
 /// Splits `name('value')` segments, so that both forms of addressing are one.
 pub(crate) fn normalised(segments: &[String]) -> Vec<&str> {
@@ -79,7 +80,12 @@ fn message_path<'a, 'b>(rest: &'b [&'a str]) -> Option<&'b [&'a str]> {
 }
 
 /// Answers a request whose path goes on with `parts` after `/v1.0`.
-pub(crate) fn answer<'a>(simulator: &'a Arc<Simulator>, request: &'a Request, kind: Kind, parts: &'a [&'a str]) -> BoxFuture<'a, Reply> {
+pub(crate) fn answer<'a>(
+    simulator: &'a Arc<Simulator>,
+    request: &'a Request,
+    kind: Kind,
+    parts: &'a [&'a str],
+) -> BoxFuture<'a, Reply> {
     Box::pin(async move {
         if let Some(refusal) = refusal(simulator, request, kind) {
             return refusal;
@@ -123,7 +129,9 @@ fn refusal(simulator: &Simulator, request: &Request, kind: Kind) -> Option<Reply
 /// Whether ids are wanted that survive moves. <https://learn.microsoft.com/graph/outlook-immutable-id>
 pub(crate) fn wants_immutable(request: &Request) -> bool {
     request.headers.get_all("prefer").iter().any(|value| {
-        value.to_str().is_ok_and(|value| value.to_ascii_lowercase().replace(['"', ' '], "").contains("idtype=immutableid"))
+        value
+            .to_str()
+            .is_ok_and(|value| value.to_ascii_lowercase().replace(['"', ' '], "").contains("idtype=immutableid"))
     })
 }
 
@@ -154,7 +162,9 @@ async fn dispatch(simulator: &Arc<Simulator>, request: &Request, kind: Kind, par
                     ["$value"] => messages::mime(simulator, request, &user, id).await,
                     ["attachments"] => attachments::list(simulator, request, &user, id),
                     ["attachments", attachment] => attachments::one(simulator, request, &user, id, attachment).await,
-                    ["attachments", attachment, "$value"] => attachments::value(simulator, request, &user, id, attachment).await,
+                    ["attachments", attachment, "$value"] => {
+                        attachments::value(simulator, request, &user, id, attachment).await
+                    }
                     _ => not_found(request),
                 },
                 // `HEAD` and everything that would write: this is a reader's tenant.

@@ -6,7 +6,8 @@
 pub(crate) type Select = Option<Vec<String>>;
 
 pub(crate) fn select(text: Option<&str>) -> Select {
-    let names: Vec<String> = text?.split(',').map(|name| name.trim().to_ascii_lowercase()).filter(|name| !name.is_empty()).collect();
+    let names: Vec<String> =
+        text?.split(',').map(|name| name.trim().to_ascii_lowercase()).filter(|name| !name.is_empty()).collect();
     if names.is_empty() || names.iter().any(|name| name == "*") { None } else { Some(names) }
 }
 
@@ -33,9 +34,16 @@ pub(crate) fn expand(text: Option<&str>, name: &str) -> Option<Select> {
 pub(crate) enum Filter {
     And(Vec<Filter>),
     Or(Vec<Filter>),
-    Compare { property: String, operator: Operator, value: String },
+    Compare {
+        property: String,
+        operator: Operator,
+        value: String,
+    },
     /// `property/any(x:x eq 'value')`.
-    Any { property: String, value: String },
+    Any {
+        property: String,
+        value: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,7 +202,11 @@ fn clause(rest: &mut &[Token], depth: usize) -> Option<Filter> {
         else {
             return None;
         };
-        return Some(Filter::Compare { property: property.to_ascii_lowercase(), operator: Operator::StartsWith, value: literal(value)? });
+        return Some(Filter::Compare {
+            property: property.to_ascii_lowercase(),
+            operator: Operator::StartsWith,
+            value: literal(value)?,
+        });
     }
     if let Some(property) = word.strip_suffix("/any") {
         // `(x:x eq 'value')`
@@ -204,7 +216,9 @@ fn clause(rest: &mut &[Token], depth: usize) -> Option<Filter> {
             return None;
         };
         let value = literal(value)?;
-        return operator.eq_ignore_ascii_case("eq").then(|| Filter::Any { property: property.to_ascii_lowercase(), value });
+        return operator
+            .eq_ignore_ascii_case("eq")
+            .then(|| Filter::Any { property: property.to_ascii_lowercase(), value });
     }
     let Token::Word(operator) = take(rest)? else { return None };
     let property = word.to_ascii_lowercase();

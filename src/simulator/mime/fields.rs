@@ -209,7 +209,10 @@ mod tests {
         assert_eq!(addresses("undisclosed-recipients:;"), [""; 0]);
         assert_eq!(addresses("Big Bug bb@bug.com"), ["Big Bug|bb@bug.com"]);
         assert_eq!(addresses("jdoe@test   . example"), ["|jdoe@test.example"]);
-        assert_eq!(addresses("Pete <pete(his \\) account)@silly.test(host)>, <@a.tld,@b.tld:m@x.net>"), ["Pete|pete@silly.test", "|m@x.net"]);
+        assert_eq!(
+            addresses("Pete <pete(his \\) account)@silly.test(host)>, <@a.tld,@b.tld:m@x.net>"),
+            ["Pete|pete@silly.test", "|m@x.net"]
+        );
         assert_eq!(addresses("@"), ["|@"]);
     }
 

@@ -63,7 +63,9 @@ impl Headers {
 
     /// `Content-Transfer-Encoding`, as it stands.
     pub(crate) fn transfer_encoding(&self) -> String {
-        self.raw("content-transfer-encoding").map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+        self.raw("content-transfer-encoding")
+            .map(|value| String::from_utf8_lossy(value).into_owned())
+            .unwrap_or_default()
     }
 
     /// `attachment`, `inline`, or whatever else stands there, in lower case.
@@ -88,9 +90,8 @@ impl Headers {
 
     /// The file's name: `filename` of the disposition, else `name` of the type.
     pub(crate) fn file_name(&self) -> Option<String> {
-        let name = self
-            .parameter("content-disposition", "filename")
-            .or_else(|| self.parameter("content-type", "name"))?;
+        let name =
+            self.parameter("content-disposition", "filename").or_else(|| self.parameter("content-type", "name"))?;
         Some(name.trim().to_owned())
     }
 
@@ -326,7 +327,8 @@ mod tests {
             " filename*1=\" one.txt\"\r\n",
         ];
         assert_eq!(file_name(&continued).as_deref(), Some("café one.txt"));
-        let words = ["Content-Type: image/png;\r\n", "\tname=\"=?UTF-8?B?44OG44K5?=\r\n", " =?UTF-8?B?44OILnBuZw==?=\"\r\n"];
+        let words =
+            ["Content-Type: image/png;\r\n", "\tname=\"=?UTF-8?B?44OG44K5?=\r\n", " =?UTF-8?B?44OILnBuZw==?=\"\r\n"];
         assert_eq!(file_name(&words).as_deref(), Some("テスト.png"));
         let simple = ["Content-Disposition: attachment; filename*=UTF-8''%e2%82%ac.txt\n"];
         assert_eq!(file_name(&simple).as_deref(), Some("€.txt"));

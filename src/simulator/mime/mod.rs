@@ -124,7 +124,9 @@ mod tests {
         let mail = mail.as_bytes();
         attachments(&parse::message(mail))
             .into_iter()
-            .map(|found| (found.name.clone(), found.is_inline, String::from_utf8_lossy(&found.bytes(mail)).into_owned()))
+            .map(|found| {
+                (found.name.clone(), found.is_inline, String::from_utf8_lossy(&found.bytes(mail)).into_owned())
+            })
             .collect()
     }
 

@@ -167,7 +167,8 @@ impl<'a> Parser<'a> {
 fn give_back_line_end(part: &mut Part, data: &[u8]) {
     let shorten = |range: &mut Range<usize>| {
         let body = &data[range.clone()];
-        let line_end = if body.ends_with(b"\r\n") { 2 } else { usize::from(body.ends_with(b"\n") || body.ends_with(b"\r")) };
+        let line_end =
+            if body.ends_with(b"\r\n") { 2 } else { usize::from(body.ends_with(b"\n") || body.ends_with(b"\r")) };
         range.end -= line_end;
     };
     match &mut part.body {
@@ -244,7 +245,9 @@ mod tests {
         message(&data);
         let mut data = Vec::new();
         for depth in 0..20_000 {
-            data.extend_from_slice(format!("Content-Type: multipart/mixed; boundary=b{depth}\n\n--b{depth}\n").as_bytes());
+            data.extend_from_slice(
+                format!("Content-Type: multipart/mixed; boundary=b{depth}\n\n--b{depth}\n").as_bytes(),
+            );
         }
         message(&data);
     }

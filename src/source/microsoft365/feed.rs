@@ -116,10 +116,9 @@ impl Tenant {
     /// must say.
     async fn restart(&self) -> Result<()> {
         warn!("the audit subscription was found off, starting it again");
-        if self.start().await? == Feed::Started {
-            self.feed_restarted.store(true, Ordering::Relaxed);
-        }
-        Ok(())
+        // Also when another run started it meanwhile: it was off.
+        self.feed_restarted.store(true, Ordering::Relaxed);
+        self.start().await.map(|_| ())
     }
 
     /// Lists a window, all pages.
@@ -157,7 +156,8 @@ impl Tenant {
         let query = [("contentType", CONTENT_TYPE), ("startTime", &seconds(start)), ("endTime", &seconds(end))];
         let mut url = self.feed_url("subscriptions/content", &query)?;
         let (mut blobs, mut ids, mut pages) = (Vec::new(), HashSet::new(), HashSet::new());
-        loop {
+        let mut repeats = 0;
+        for _ in 0..limits::PAGES {
             let request = Request::get("list", url);
             let (items, headers) = match self.ask::<Vec<Item>>(&request).await? {
                 Reply::Good(items, headers) => (items, headers),
@@ -177,11 +177,14 @@ impl Tenant {
             }
             let Some(next) = headers.get(NEXT_PAGE) else { return Ok(Reply::Good(blobs, headers)) };
             let next = next.to_str().map_err(|_| Error::new(Code::ServiceProtocol, "the feed's next page is no text"))?;
-            if !pages.insert(next.to_owned()) || pages.len() > limits::PAGES {
-                return Err(Error::new(Code::ServiceProtocol, format!("the feed's pages of the window {window} never end")));
+            // An empty page may be its own successor for a while.
+            repeats += usize::from(!pages.insert(next.to_owned()));
+            if repeats > limits::PAGE_REPEATS {
+                break;
             }
             url = self.feed_link(next)?;
         }
+        Err(Error::new(Code::ServiceProtocol, format!("the feed's pages of the window {window} never end")))
     }
 
     /// Asks the feed for JSON. Refusals that are neither a fault nor about the token come back to be understood.

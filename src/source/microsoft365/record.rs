@@ -50,6 +50,8 @@ pub(super) struct Records {
     start: usize,
     /// Up to where the buffer is looked at.
     at: usize,
+    /// Where the record in hand ends, once it is closed.
+    end: usize,
     place: Place,
     /// The brackets that are open, from the record's own one.
     open: Vec<u8>,
@@ -72,6 +74,8 @@ enum Place {
     Inside,
     /// Inside a string of a record.
     String,
+    /// Behind the closing brace of a record, which is trusted when a comma or the array's end follows.
+    Closed,
     /// Behind something that cannot be JSON, looking for the next record.
     Lost,
     /// Behind the array.
@@ -84,6 +88,7 @@ impl Records {
             buffer: Vec::new(),
             start: 0,
             at: 0,
+            end: 0,
             place: Place::Before,
             open: Vec::new(),
             last: 0,
@@ -96,7 +101,7 @@ impl Records {
     /// Takes the next piece of the blob and gives the records that it completes.
     ///
     /// # Errors
-    /// `content-unreadable` when this is no array, or something follows it.
+    /// `content-unreadable` when this is no array.
     pub(super) fn split(&mut self, chunk: &[u8]) -> Result<RecordChunk> {
         let mut out = RecordChunk { bytes: chunk.len() as u64, ..RecordChunk::default() };
         for piece in chunk.chunks(PIECE_BYTES) {
@@ -125,7 +130,7 @@ impl Records {
                 self.give_up_on(&text[..text.len() - 1], "is not JSON", &mut out);
                 Ok(out)
             }
-            Place::Before | Place::Between | Place::Inside | Place::String | Place::Lost => {
+            Place::Before | Place::Between | Place::Inside | Place::String | Place::Closed | Place::Lost => {
                 let message = format!("the blob's JSON ended early, after {} bytes", self.received_bytes);
                 Err(Error::new(Code::ContentUnreadable, message))
             }
@@ -137,10 +142,11 @@ impl Records {
             let has_moved = match self.place {
                 Place::Before => self.begin(buffer)?,
                 Place::Between => self.next_record(buffer, out),
-                Place::Inside => self.inside(buffer, out),
+                Place::Inside => self.inside(buffer),
+                Place::Closed => self.behind(buffer, out),
                 Place::String => self.inside_string(buffer),
                 Place::Lost => self.find_the_way(buffer, out),
-                Place::After => return self.end(buffer),
+                Place::After => self.after(buffer),
             };
             if !has_moved {
                 return Ok(());
@@ -181,6 +187,13 @@ impl Records {
         self.start = self.at;
         match buffer[self.at] {
             b'{' => {
+                if let Some(end) = whole_record(&buffer[self.start..]) {
+                    self.end = self.start + end;
+                    self.accept(&buffer[self.start..self.end], Check::Passed, out);
+                    self.at = self.end;
+                    self.start = self.end;
+                    return true;
+                }
                 self.open.clear();
                 self.open.push(b'{');
                 self.last = b'{';
@@ -202,18 +215,23 @@ impl Records {
     fn pass_stray(&mut self, buffer: &[u8], out: &mut RecordChunk) -> bool {
         let mut at = self.at;
         let mut is_string = false;
+        let mut is_closed = false;
         loop {
             match buffer.get(at) {
                 None if buffer.len() - self.start > STRAY_BYTES => return self.lose_the_way(),
                 None => return false,
-                Some(b'\\') if is_string => at += 2,
-                Some(b'"') => {
-                    is_string = !is_string;
-                    at += 1;
-                }
-                Some(b',' | b']' | b'{') if !is_string => break,
-                Some(_) => at += 1,
+                Some(b'\\') if is_string => at += 1,
+                Some(b'"') if is_string => (is_string, is_closed) = (false, true),
+                Some(_) if is_string => {}
+                Some(b'"') if at == self.at => is_string = true,
+                // An array would end the blob's own with its end.
+                Some(b'[') => return self.lose_the_way(),
+                Some(b',' | b']' | b'{') => break,
+                // The remains of a record that closed too early; a quote here would turn the strings inside out.
+                Some(byte) if *byte == b'"' || (is_closed && !byte.is_ascii_whitespace()) => return self.lose_the_way(),
+                Some(_) => {}
             }
+            at += 1;
         }
         self.give_up_on(buffer[self.start..at].trim_ascii(), "is not an object", out);
         self.at = at;
@@ -222,7 +240,7 @@ impl Records {
     }
 
     /// Follows a record's structure to its end, to a string, or to the end of the buffer.
-    fn inside(&mut self, buffer: &[u8], out: &mut RecordChunk) -> bool {
+    fn inside(&mut self, buffer: &[u8]) -> bool {
         while let Some(&byte) = buffer.get(self.at) {
             match byte {
                 b'"' => {
@@ -259,7 +277,8 @@ impl Records {
                     self.last = byte;
                     self.at += 1;
                     if self.open.is_empty() {
-                        self.complete(buffer, out);
+                        self.end = self.at;
+                        self.place = Place::Closed;
                         return true;
                     }
                 }
@@ -292,18 +311,30 @@ impl Records {
         }
     }
 
-    fn complete(&mut self, buffer: &[u8], out: &mut RecordChunk) {
-        let text = &buffer[self.start..self.at];
-        if self.cut.is_some() || text.len() > limits::RECORD_BYTES {
-            self.give_up_on(text, "is larger than a record may be", out);
-        } else {
-            if let Some(key) = first_key(&text[1..]).filter(|key| *key != self.first_key) {
-                self.first_key = key.to_vec();
-            }
-            read_record(text, out);
+    /// Reads a record once it is clear that nothing of it follows.
+    fn behind(&mut self, buffer: &[u8], out: &mut RecordChunk) -> bool {
+        let Some(skipped) = buffer[self.at..].iter().position(|byte| !byte.is_ascii_whitespace()) else {
+            self.at = buffer.len();
+            return false;
+        };
+        self.at += skipped;
+        if !matches!(buffer[self.at], b',' | b']' | b'{') {
+            return self.lose_the_way();
         }
+        self.accept(&buffer[self.start..self.end], Check::Needed, out);
         self.start = self.at;
         self.place = Place::Between;
+        true
+    }
+
+    fn accept(&mut self, text: &[u8], check: Check, out: &mut RecordChunk) {
+        if self.cut.is_some() || text.len() > limits::RECORD_BYTES {
+            return self.give_up_on(text, "is larger than a record may be", out);
+        }
+        if let Some(key) = first_key(&text[1..]).filter(|key| *key != self.first_key) {
+            self.first_key = key.to_vec();
+        }
+        read_record(text, check, out);
     }
 
     fn lose_the_way(&mut self) -> bool {
@@ -354,19 +385,24 @@ impl Records {
         }
     }
 
-    fn end(&mut self, buffer: &[u8]) -> Result<()> {
-        if buffer[self.at..].trim_ascii_start().is_empty() {
+    /// Passes blanks behind the array. Anything else means that the array's end was none.
+    fn after(&mut self, buffer: &[u8]) -> bool {
+        let Some(skipped) = buffer[self.at..].iter().position(|byte| !byte.is_ascii_whitespace()) else {
             self.at = buffer.len();
             self.start = self.at;
-            return Ok(());
-        }
-        Err(Error::new(Code::ContentUnreadable, "something follows the end of the blob's JSON array"))
+            return false;
+        };
+        self.at += skipped;
+        self.start = self.at;
+        self.place = Place::Lost;
+        true
     }
 
     /// Drops what is split, and of a record that is too large all but its beginning.
     fn forget_finished(&mut self) {
         self.buffer.drain(..self.start);
         self.at -= self.start;
+        self.end = self.end.saturating_sub(self.start);
         self.start = 0;
         if self.cut.is_none() && self.buffer.len() > limits::RECORD_BYTES {
             self.cut = Some(self.buffer[..limits::QUARANTINE_BYTES].to_vec());
@@ -376,6 +412,7 @@ impl Records {
             let kept_from = self.at.min(self.buffer.len()).saturating_sub(64);
             self.buffer.drain(..kept_from);
             self.at -= kept_from;
+            self.end = self.end.saturating_sub(kept_from);
         }
     }
 
@@ -384,6 +421,23 @@ impl Records {
         let text = self.cut.take().unwrap_or_else(|| text.to_vec());
         out.unreadable.push(unreadable(&text, reason));
     }
+}
+
+/// Where the record ends with which a text begins, if it is good JSON, whole, and followed as it should be. That is how it
+/// nearly always is, and four times as fast as the step-by-step way, which takes over for the rest.
+fn whole_record(text: &[u8]) -> Option<usize> {
+    let mut values = serde_json::Deserializer::from_slice(text).into_iter::<IgnoredAny>();
+    values.next()?.ok()?;
+    let end = values.byte_offset();
+    let next = text[end..].iter().find(|byte| !byte.is_ascii_whitespace())?;
+    matches!(next, b',' | b']').then_some(end)
+}
+
+/// Whether a record is known to be good JSON.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Check {
+    Passed,
+    Needed,
 }
 
 /// How many bytes stand before the next quote or backslash. Eight at a time: most strings are shorter than what pays
@@ -416,11 +470,11 @@ fn first_key(text: &[u8]) -> Option<&[u8]> {
 }
 
 /// Sorts one record: counted, a send, or unreadable.
-fn read_record(text: &[u8], out: &mut RecordChunk) {
+fn read_record(text: &[u8], check: Check, out: &mut RecordChunk) {
     out.records += 1;
     if !may_be_send(text) {
         // The check keeps a torn record from being counted as one that is none of our business.
-        let is_json = serde_json::from_slice::<IgnoredAny>(text).is_ok();
+        let is_json = check == Check::Passed || serde_json::from_slice::<IgnoredAny>(text).is_ok();
         if !is_json {
             out.unreadable.push(unreadable(text, "is not JSON"));
         } else if memmem::find(text, b"\"Operation\"").is_none() {

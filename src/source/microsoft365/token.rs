@@ -24,7 +24,7 @@ use super::throttle::{Class, Refusal, classify, describe, locked};
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
 use crate::http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
-use crate::http::{Answer, Http, Method, Request, Service, Url, Verdict, one_line};
+use crate::http::{Answer, Http, Method, Request, Service, Url, Verdict, one_line, parse_json};
 use crate::limits;
 use crate::secret::Secret;
 use crate::source::Application;
@@ -69,7 +69,7 @@ enum Reason {
 struct Held {
     ticket: Ticket,
     reason: Reason,
-    came: Instant,
+    asked: Instant,
     refresh: Instant,
     ends: Instant,
 }
@@ -140,8 +140,10 @@ impl Tokens {
         if let Some((_, code, message)) = locked(&self.state).last_failure.as_ref().filter(|(at, ..)| *at >= came) {
             return Err(Error::new(*code, message.clone()));
         }
+        // A token's life begins before its answer comes.
+        let asked = Instant::now();
         match self.ask().await {
-            Ok(fresh) => self.keep(fresh),
+            Ok(fresh) => self.keep(fresh, asked),
             Err(error) => match self.held() {
                 Some((ticket, _)) => {
                     warn!(resource = %self.resource, error = %error, "cannot renew the token early, the old one still works");
@@ -161,7 +163,7 @@ impl Tokens {
         match &state.held {
             Some(held) if held.ticket.generation == generation => {
                 // A token that was made because the one before was rejected, and is rejected as well.
-                if held.reason == Reason::Rejected && held.came.elapsed() < Duration::from_secs(60) {
+                if held.reason == Reason::Rejected && held.asked.elapsed() < Duration::from_secs(60) {
                     return false;
                 }
                 state.held = None;
@@ -196,20 +198,19 @@ impl Tokens {
         (now < held.ends).then(|| (held.ticket.clone(), now < held.refresh))
     }
 
-    fn keep(&self, fresh: Fresh) -> Result<Ticket> {
+    fn keep(&self, fresh: Fresh, asked: Instant) -> Result<Ticket> {
         let mut header = HeaderValue::from_str(&format!("Bearer {}", fresh.token.expose()))
             .map_err(|_| Error::new(Code::ServiceProtocol, "the token endpoint gave a token that no header can carry"))?;
         header.set_sensitive(true);
         let mut state = locked(&self.state);
         state.generation += 1;
         let ticket = Ticket { header, generation: state.generation };
-        let came = Instant::now();
         state.held = Some(Held {
             ticket: ticket.clone(),
             reason: std::mem::take(&mut state.reason),
-            came,
-            refresh: came + fresh.life * limits::TOKEN_REFRESH_PERCENT / 100,
-            ends: came + fresh.life,
+            asked,
+            refresh: asked + fresh.life * limits::TOKEN_REFRESH_PERCENT / 100,
+            ends: asked + fresh.life,
         });
         Ok(ticket)
     }
@@ -265,10 +266,10 @@ impl Tokens {
         for (name, value) in &parts.headers {
             own = own.header(name.clone(), value.clone());
         }
-        let answer = self.http.read(&own, &TokenService { clock: &self.clock }, |answer| Ok(answer.clone())).await?;
+        let answer = self.http.read(&own, &TokenService { clock: &self.clock }, whole).await?;
+        // Without its headers: a content type that is not quite right is no reason to refuse a token.
         let mut response = HttpResponse::new(answer.body.to_vec());
         *response.status_mut() = answer.status;
-        *response.headers_mut() = answer.headers;
         Ok(response)
     }
 
@@ -285,7 +286,7 @@ impl Tokens {
             .append_pair("resource", &self.resource)
             .append_pair("client_id", &self.application.client_id.to_string());
         let request = Request::get(TOKEN, url).header(HeaderName::from_static("metadata"), HeaderValue::from_static("true"));
-        let answer = self.http.read(&request, &TokenService { clock: &self.clock }, |answer| Ok(answer.clone())).await?;
+        let answer = self.http.read(&request, &TokenService { clock: &self.clock }, whole).await?;
         if !answer.status.is_success() {
             let last = describe(&answer);
             return Err(Error::new(Code::SecretRefused, format!("the machine's metadata service gives no token: {last}")));
@@ -321,10 +322,10 @@ impl Service for TokenService<'_> {
     fn judge(&self, _request: &Request, answer: &Answer, (): &()) -> Verdict {
         let refusal = Refusal::read(answer);
         match (aadsts(&refusal.message), classify(answer, &refusal, self.clock)) {
+            (_, Class::SlowDown(wait)) => Verdict::SlowDown(wait),
             // Tenant throttled; the same request in a loop.
             (Some(90_055 | 50_196), _) => Verdict::SlowDown(answer.retry_after(self.clock)),
             (Some(90_006 | 90_012 | 90_024 | 90_033 | 90_090), _) => Verdict::Again,
-            (_, Class::SlowDown(wait)) => Verdict::SlowDown(wait),
             (_, Class::Fault) => Verdict::Again,
             (_, Class::Unauthorized | Class::Other) => Verdict::Answer,
         }
@@ -333,6 +334,14 @@ impl Service for TokenService<'_> {
     fn describe(&self, answer: &Answer) -> String {
         describe(answer)
     }
+}
+
+/// Takes an answer as it is; a token that was cut is a fault.
+fn whole(answer: &Answer) -> Result<Answer, String> {
+    if answer.status.is_success() {
+        parse_json::<serde::de::IgnoredAny>(answer)?;
+    }
+    Ok(answer.clone())
 }
 
 /// The number of Entra's error: the only useful hint for a person, although Microsoft asks to branch on `error`.

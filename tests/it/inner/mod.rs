@@ -1,0 +1,173 @@
+//! Runs inside this process: a mail service in memory, a store that can fail, and a clock that stands still.
+
+pub mod store;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Duration, Utc};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use waybill::clock::{Clock, Time};
+use waybill::error::Result;
+use waybill::lake::Lake;
+use waybill::monitor::Progress;
+use waybill::run::{self, Job, Report};
+use waybill::search::Search;
+use waybill::source::memory::Memory;
+use waybill::source::{
+    Attachment, AttachmentKind, Message, NamedAttachment, Operation, Scope, SendRecord,
+};
+
+/// When the scripts begin.
+pub fn noon() -> Time {
+    DateTime::parse_from_rfc3339("2026-11-02T12:00:00Z").unwrap().with_timezone(&Utc)
+}
+
+/// A connection to a mail service in memory.
+pub struct Tenant {
+    pub source: Arc<Memory>,
+    pub clock: Clock,
+    pub scope: Scope,
+    pub since: Time,
+    pub interrupt: CancellationToken,
+    id: Uuid,
+}
+
+impl Tenant {
+    pub fn new() -> Self {
+        let clock = Clock::manual(noon());
+        Self {
+            source: Arc::new(Memory::new(clock.clone())),
+            clock,
+            scope: Scope::All,
+            since: noon() - Duration::hours(1),
+            interrupt: CancellationToken::new(),
+            id: Uuid::from_u128(0xc0),
+        }
+    }
+
+    pub fn at(&self, minutes: i64) -> Time {
+        noon() + Duration::minutes(minutes)
+    }
+
+    pub fn job(&self, owed_only: bool) -> Job {
+        Job {
+            connection_id: self.id,
+            connection_name: "memory".to_owned(),
+            tenant_id: Uuid::from_u128(0x7e),
+            scope: self.scope.clone(),
+            since: self.since,
+            owed_only,
+            clock: self.clock.clone(),
+            interrupt: self.interrupt.clone(),
+            progress: Arc::new(Progress::default()),
+        }
+    }
+
+    pub async fn run(&self, lake: &Lake) -> Result<Report> {
+        run::run(self.job(false), Arc::clone(&self.source), lake).await
+    }
+
+    /// Sends message `number` with attachments of these names; its copy can be found from the time that it was sent.
+    /// Returns the record, which nobody has published yet.
+    pub fn send(&self, number: u32, names: &[&str]) -> SendRecord {
+        let sent = noon() - Duration::minutes(30) + Duration::seconds(i64::from(number));
+        let mailbox = format!("user{}@contoso.example", number % 3);
+        let message_id = format!("<{number}@contoso.example>");
+        let attachments = names.iter().enumerate().map(|(index, name)| {
+            let id = format!("attachment-{number}-{index}");
+            self.source.set_bytes(&id, content(number, index));
+            Attachment {
+                id,
+                name: (*name).to_owned(),
+                kind: AttachmentKind::File,
+                content_type: None,
+                store_size_bytes: Some(1),
+                is_inline: false,
+                source_url: None,
+            }
+        });
+        let message = Message {
+            mailbox: mailbox.clone(),
+            id: format!("message-{number}"),
+            internet_message_id: message_id.clone(),
+            subject: Some(format!("subject {number}")),
+            sender: None,
+            from: None,
+            to: Vec::new(),
+            cc: Vec::new(),
+            bcc: Vec::new(),
+            sent,
+            attachments: attachments.collect(),
+        };
+        self.source.add_message(sent, message);
+        SendRecord {
+            id: Uuid::from_u128(0x1000 + u128::from(number)).to_string(),
+            operation: Operation::Send,
+            created: sent,
+            actor: mailbox.clone(),
+            mailbox,
+            mailbox_guid: None,
+            tenant_id: None,
+            internet_message_id: Some(message_id),
+            subject: None,
+            attachments: names
+                .iter()
+                .map(|name| NamedAttachment { name: (*name).to_owned(), store_size_bytes: None })
+                .collect(),
+            recipients: Vec::new(),
+            sent_as: None,
+            client_ip: None,
+            client_info: None,
+            app_id: None,
+            saved_to_sent_items: None,
+        }
+    }
+}
+
+/// The bytes of an attachment.
+pub fn content(number: u32, index: usize) -> Vec<u8> {
+    format!("attachment {index} of message {number}\n").repeat(3 + number as usize % 5).into_bytes()
+}
+
+/// What an undisturbed lake holds for a row: `message/name` → MD5.
+pub fn expected(sends: &[(u32, Vec<&str>)]) -> BTreeMap<String, Vec<String>> {
+    let mut rows: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (number, names) in sends {
+        for (index, name) in names.iter().enumerate() {
+            let mut hasher = waybill::digest::Hasher::new();
+            hasher.update(&content(*number, index));
+            let md5 = hasher.finish().0.md5_hex();
+            rows.entry(format!("<{number}@contoso.example>/{name}")).or_default().push(md5);
+        }
+    }
+    rows.values_mut().for_each(|hashes| hashes.sort());
+    rows
+}
+
+/// What a lake holds, in the same form; a row without a hash has its status there.
+pub async fn actual(lake: &Lake) -> BTreeMap<String, Vec<String>> {
+    let mut rows: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for row in query(lake, "SELECT internet_message_id, file_name, coalesce(md5, hash_status) AS md5 FROM file_events").await {
+        let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+        rows.entry(format!("{}/{}", text("internet_message_id"), text("file_name"))).or_default().push(text("md5"));
+    }
+    rows.values_mut().for_each(|hashes| hashes.sort());
+    rows
+}
+
+/// Asks a lake in SQL; rows as JSON objects.
+pub async fn query(lake: &Lake, statement: &str) -> Vec<serde_json::Value> {
+    let batches = Search::open(lake).await.unwrap().sql(statement).await.unwrap().collect().await.unwrap();
+    let mut writer = arrow::json::ArrayWriter::new(Vec::new());
+    writer.write_batches(&batches.iter().collect::<Vec<_>>()).unwrap();
+    writer.finish().unwrap();
+    let json = writer.into_inner();
+    if json.is_empty() { Vec::new() } else { serde_json::from_slice(&json).unwrap() }
+}
+
+/// The one number that a query gives.
+pub async fn count(lake: &Lake, statement: &str) -> i64 {
+    query(lake, statement).await[0].as_object().unwrap().values().next().unwrap().as_i64().unwrap()
+}
