@@ -145,3 +145,69 @@ async fn assert_no_doubles(lake: &Lake) {
     let doubles = crate::inner::count(lake, "SELECT count(*) - count(DISTINCT event_id) FROM file_events").await;
     assert_eq!(doubles, 0, "an event has two rows");
 }
+
+/// What a row says, without what tells one run from another.
+const COLUMNS: &str = "event_id, observed_at, file_name, file_size_bytes, sha256, md5, hash_status, hash_error, sender, \
+     from_address, recipients, subject, internet_message_id, mailbox, mime_type, attachment_kind, is_inline, attachment_id, \
+     audit_operation, event_date";
+
+/// Danger: a process that dies at any moment, while the service throttles, fails, repeats itself and comes late, leaves a
+/// lake that differs from an undisturbed one. Provoked: SIGKILL after random times (the seed is printed), some runs two
+/// at a time; then the service heals.
+#[test]
+fn a_lake_that_was_killed_into_being_equals_an_undisturbed_one() {
+    let corpus = crate::support::corpus();
+    let tenant =
+        crate::support::Tenant::start(&["--corpus", corpus.to_str().unwrap(), "--shift-dates", "now", "--blob-records", "7", "--page-blobs", "3"]);
+    let undisturbed = crate::support::Lake::temp();
+    undisturbed.add(&tenant, "mail", &[]);
+    undisturbed.run_done("mail");
+    let order = format!("SELECT {COLUMNS} FROM file_events ORDER BY event_id");
+    let expected = undisturbed.sql(&order);
+    assert!(expected.len() > 30);
+
+    tenant.faults(&serde_json::json!([
+        { "on": "list", "probability": 0.1, "do": "af429" },
+        { "on": "feed", "probability": 0.05, "do": { "status": 503, "retry_after": 1 } },
+        { "on": "blob", "probability": 0.1, "do": "truncated_json" },
+        { "on": "blob", "probability": 0.1, "do": { "reset": 2000 } },
+        { "on": "blob", "probability": 0.1, "do": "shuffle" },
+        { "on": "blob", "probability": 0.2, "do": "duplicates" },
+        { "on": "find", "probability": 0.05, "do": { "status": 429, "retry_after": 1 } },
+        { "on": "find", "probability": 0.05, "do": { "status": 500 } },
+        { "on": "mail", "probability": 0.01, "do": "expire_token" },
+        { "on": "attachment_value", "probability": 0.1, "do": { "short_body": 10 } },
+        { "on": "attachment_value", "probability": 0.05, "do": "gateway_504" },
+    ]));
+    let seed = std::env::var("WAYBILL_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand_seed);
+    println!("WAYBILL_TEST_SEED={seed}");
+    let lake = crate::support::Lake::temp();
+    lake.add(&tenant, "mail", &[]);
+    let mut random = seed;
+    for _ in 0..14 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let milliseconds = 40 + (random >> 33) % 1_800;
+        let start = || lake.run_command("mail").stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let mut runs = vec![start()];
+        if random >> 60 == 0 || milliseconds % 4 == 0 {
+            runs.push(start());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        for run in &mut runs {
+            run.kill().unwrap();
+            run.wait().unwrap();
+        }
+        assert_eq!(lake.count("SELECT count(*) - count(DISTINCT event_id) FROM file_events"), 0, "seed {seed}");
+    }
+    tenant.faults(&serde_json::json!([]));
+    let ended = (0..5).map(|_| lake.run("mail")).find(|(exit, _)| *exit == 0);
+    assert!(ended.is_some(), "seed {seed}: something is still owed: {:?}", lake.run("mail"));
+    assert_eq!(lake.sql(&order), expected, "seed {seed}");
+    assert_eq!(lake.count("SELECT count(*) - count(DISTINCT run_id) FROM runs"), 0, "seed {seed}");
+    assert_eq!(lake.count("SELECT count(*) FROM quarantine"), 0, "seed {seed}");
+    assert_eq!(lake.count("SELECT count(*) FROM gaps"), 0, "seed {seed}");
+}
+
+fn rand_seed() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().0
+}

@@ -466,21 +466,3 @@ fn how_fast() {
     let per_second = (rounds * records.len()) as f64 / seconds;
     println!("{per_second:.0} records/s of {} bytes, {:.0} MB/s", blob.len() / records.len(), (rounds * blob.len()) as f64 / seconds / 1e6);
 }
-#[test]
-#[ignore = "x"]
-fn parts() {
-    let mut records: Vec<Value> = (0..2000).map(|n| with(&n.to_string(), |record| drop(record.insert("Operation".into(), json!("Update"))))).collect();
-    (0..8).for_each(|n| records[n * 250] = send(&n.to_string()));
-    let blob = blob(&records);
-    let time = |name: &str, f: &mut dyn FnMut()| {
-        let began = std::time::Instant::now();
-        for _ in 0..50 { f(); }
-        println!("{name} {:.0} MB/s", 50.0 * blob.len() as f64 / began.elapsed().as_secs_f64() / 1e6);
-    };
-    time("ignored", &mut || { serde_json::from_slice::<IgnoredAny>(&blob).unwrap(); });
-    time("memmem send", &mut || { assert!(memmem::find_iter(&blob, b"\"Send").count() > 1); });
-    time("may_be", &mut || { for part in blob.chunks(900) { std::hint::black_box(may_be_send(part)); } });
-    time("utf8", &mut || { assert!(std::str::from_utf8(&blob).is_ok()); });
-    time("copy", &mut || { assert!(blob.to_vec().len() > 1); });
-    time("all", &mut || { split(&blob, 64 * 1024).unwrap(); });
-}

@@ -1,0 +1,31 @@
+# What a newcomer and CI call; both use one build profile, so the dependencies are compiled once.
+# CARGO_TARGET_DIR is respected.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench fmt clean
+
+help: ## Lists the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+
+demo: ## Real e-mails → simulated tenant → run → local lake → "who sent this file, and to whom?"
+	cargo build --locked --bin waybill
+	@tests/demo.sh
+
+test: ## Everything that a fresh machine can run: unit tests, the promises, other people's clients
+	tests/clients/setup
+	cargo test --locked --lib --bins --test it
+
+lint: ## Format, clippy with warnings as errors, spelling where `typos` is installed
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	@if command -v typos >/dev/null; then typos; else echo 'lint: spelling not checked, typos is not installed'; fi
+
+bench: ## The run against this machine's own limits (release build, takes a while)
+	cargo bench --locked --bench limits
+
+fmt: ## Formats the code
+	cargo fmt
+
+clean: ## Removes what was built and the demo's lake
+	cargo clean
+	rm -rf demo-lake
