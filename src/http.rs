@@ -2,9 +2,9 @@
 //!
 //! A [`Request`] is sent until it is answered, refused for good, or a limit is reached. What an answer means is the
 //! [`Service`]'s to say, in a [`Verdict`]; how often and how long to try again is decided here, the same for all.
-//! Nothing here knows Microsoft. No redirect is followed and nothing is decompressed, so that bytes that are hashed are
-//! the bytes that were sent. Messages name method, host and path, and never the query, the headers or the body that were
-//! sent.
+//! Nothing here knows Microsoft. No redirect is followed and nothing is decompressed, so that bytes that are hashed
+//! are the bytes that were sent. Messages name method, host and path, and never the query, the headers or the body
+//! that were sent.
 //!
 //! May use: `clock`, `error`, `limits`.
 
@@ -18,7 +18,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use serde::Serialize;
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -114,7 +116,8 @@ impl Answer {
         http_date(self.headers.get(DATE)?)
     }
 
-    /// How long the service asks to wait: seconds, or until a date (measured on the service's own clock where it tells).
+    /// How long the service asks to wait: seconds, or until a date (measured on the service's own clock where it
+    /// tells).
     pub fn retry_after(&self, clock: &Clock) -> Option<Duration> {
         let value = self.headers.get(RETRY_AFTER)?;
         let text = value.to_str().ok()?.trim();
@@ -231,12 +234,15 @@ impl Http {
                 .http2_adaptive_window(true)
                 .build()
                 .map_err(|error| {
-                    Error::new(Code::Configuration, format!("cannot set up the HTTP client: {}", root_cause(&error))).caused_by(error)
+                    Error::new(Code::Configuration, format!("cannot set up the HTTP client: {}", root_cause(&error)))
+                        .caused_by(error)
                 })
         };
         let remote = build(reqwest::Client::builder())?;
         let local = build(reqwest::Client::builder().no_proxy())?;
-        Ok(Self { inner: Arc::new(Inner { remote, local, usage: Mutex::default(), bytes_received: AtomicU64::new(0) }) })
+        Ok(Self {
+            inner: Arc::new(Inner { remote, local, usage: Mutex::default(), bytes_received: AtomicU64::new(0) }),
+        })
     }
 
     /// What was asked so far.
@@ -303,7 +309,12 @@ impl Http {
     }
 
     /// Sends until there is an answer that the caller wants.
-    async fn accepted<S: Service>(&self, request: &Request, service: &S, attempts: &mut Attempts) -> Result<Accepted<S::Turn>> {
+    async fn accepted<S: Service>(
+        &self,
+        request: &Request,
+        service: &S,
+        attempts: &mut Attempts,
+    ) -> Result<Accepted<S::Turn>> {
         ensure_private(&request.url)?;
         loop {
             let (headers, turn) = service.turn().await?;
@@ -347,7 +358,12 @@ impl Http {
         }
     }
 
-    async fn send(&self, request: &Request, headers: HeaderMap, is_repeat: bool) -> Result<reqwest::Response, reqwest::Error> {
+    async fn send(
+        &self,
+        request: &Request,
+        headers: HeaderMap,
+        is_repeat: bool,
+    ) -> Result<reqwest::Response, reqwest::Error> {
         self.count(|usage| {
             *usage.requests.entry(request.kind).or_default() += 1;
             usage.retries += u64::from(is_repeat);
@@ -379,7 +395,11 @@ impl Http {
                 Ok(None) => return Ok(Answer { status, headers, body: body.freeze() }),
                 Err(error) => {
                     let cause = root_cause(&error.without_url());
-                    return Err(format!("{} whose body broke off after {} bytes: {cause}", status.as_u16(), body.len()));
+                    return Err(format!(
+                        "{} whose body broke off after {} bytes: {cause}",
+                        status.as_u16(),
+                        body.len()
+                    ));
                 }
             }
             if body.len() > bytes_max {
@@ -394,7 +414,8 @@ impl Http {
     }
 
     fn body<T: Send + 'static>(&self, response: reqwest::Response, turn: T) -> Body {
-        let announced = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let announced =
+            response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let http = self.clone();
         let bytes = async_stream::stream! {
             let _turn = turn;
@@ -465,7 +486,13 @@ impl Attempts {
         Ok(())
     }
 
-    async fn pause_as_asked(&mut self, http: &Http, request: &Request, last: &str, wait: Option<Duration>) -> Result<()> {
+    async fn pause_as_asked(
+        &mut self,
+        http: &Http,
+        request: &Request,
+        last: &str,
+        wait: Option<Duration>,
+    ) -> Result<()> {
         self.throttles += 1;
         http.count(|usage| usage.throttled += 1);
         if self.throttles >= limits::THROTTLED_ATTEMPTS {
@@ -474,7 +501,9 @@ impl Attempts {
         let own = backoff(self.throttles);
         let pause = match wait {
             // A little later than asked, so that not everybody comes back at the same moment; never earlier.
-            Some(asked) => asked.min(limits::RETRY_AFTER_MAX).max(limits::BACKOFF_START) + jitter(own.min(Duration::from_secs(1))),
+            Some(asked) => {
+                asked.min(limits::RETRY_AFTER_MAX).max(limits::BACKOFF_START) + jitter(own.min(Duration::from_secs(1)))
+            }
             None => own,
         };
         warn!(%request, last, pause_ms = pause.as_millis() as u64, "the service asks us to wait");
@@ -519,7 +548,10 @@ pub fn ensure_private(url: &Url) -> Result<()> {
         "http" if is_local(url) => Ok(()),
         _ => {
             let origin = url.origin().ascii_serialization();
-            Err(Error::new(Code::Configuration, format!("`{origin}` must be https (plain http is for this machine only)")))
+            Err(Error::new(
+                Code::Configuration,
+                format!("`{origin}` must be https (plain http is for this machine only)"),
+            ))
         }
     }
 }
@@ -528,7 +560,9 @@ pub fn ensure_private(url: &Url) -> Result<()> {
 pub fn is_local(url: &Url) -> bool {
     let Some(host) = url.host_str() else { return false };
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host == INSTANCE_METADATA_HOST || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    host == "localhost"
+        || host == INSTANCE_METADATA_HOST
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn foreign_encoding(headers: &HeaderMap) -> Option<String> {
@@ -536,7 +570,8 @@ fn foreign_encoding(headers: &HeaderMap) -> Option<String> {
     (!encoding.is_empty() && encoding != "identity").then_some(encoding)
 }
 
-/// The innermost message of an error chain, which tells a person most: `connection refused`, not `error sending request`.
+/// The innermost message of an error chain, which tells a person most: `connection refused`, not `error sending
+/// request`.
 fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -602,11 +637,15 @@ mod tests {
 
     #[tokio::test]
     async fn faults_are_tried_again_with_growing_pauses() {
-        let (url, count) = serve(vec![status(500, "busy"), status(200, "{\"cut\":"), status(200, "\u{feff}{\"a\":1}")]).await;
+        let (url, count) =
+            serve(vec![status(500, "busy"), status(200, "{\"cut\":"), status(200, "\u{feff}{\"a\":1}")]).await;
         let began = Instant::now();
         let (answer, usage) = get(url).await;
         assert_eq!(answer.unwrap(), serde_json::json!({"a": 1}));
-        assert_eq!((count.load(Ordering::SeqCst), usage.requests["test"], usage.retries, usage.throttled), (3, 3, 2, 0));
+        assert_eq!(
+            (count.load(Ordering::SeqCst), usage.requests["test"], usage.retries, usage.throttled),
+            (3, 3, 2, 0)
+        );
         assert!(began.elapsed() >= limits::BACKOFF_START / 2 + limits::BACKOFF_START);
     }
 
@@ -658,10 +697,12 @@ mod tests {
         assert_eq!(get(url).await.0.unwrap_err().code(), Code::PermissionMissing);
         assert_eq!(count.load(Ordering::SeqCst), 3);
         // Nothing is followed, nothing is decompressed.
-        let elsewhere: Box<dyn Fn() -> Response + Send + Sync> = Box::new(|| axum::response::Redirect::to("/c").into_response());
+        let elsewhere: Box<dyn Fn() -> Response + Send + Sync> =
+            Box::new(|| axum::response::Redirect::to("/c").into_response());
         let (url, _) = serve(vec![elsewhere, status(404, "1")]).await;
         assert_eq!(get(url).await.0.unwrap(), 1);
-        let zipped: Box<dyn Fn() -> Response + Send + Sync> = Box::new(|| ([("content-encoding", "gzip")], "x").into_response());
+        let zipped: Box<dyn Fn() -> Response + Send + Sync> =
+            Box::new(|| ([("content-encoding", "gzip")], "x").into_response());
         let (url, _) = serve(vec![zipped]).await;
         assert!(get(url).await.0.unwrap_err().message().contains("`gzip`"));
     }
@@ -669,10 +710,22 @@ mod tests {
     #[test]
     fn plain_http_stays_on_this_machine() {
         let ok = |text: &str| ensure_private(&Url::parse(text).unwrap()).is_ok();
-        for url in ["https://x.example", "http://localhost:1", "http://127.0.0.9", "http://[::1]:2", "http://169.254.169.254/metadata"] {
+        for url in [
+            "https://x.example",
+            "http://localhost:1",
+            "http://127.0.0.9",
+            "http://[::1]:2",
+            "http://169.254.169.254/metadata",
+        ] {
             assert!(ok(url), "{url}");
         }
-        for url in ["http://x.example", "http://localhost.x.example", "http://10.0.0.1", "ftp://127.0.0.1", "file:///etc/passwd"] {
+        for url in [
+            "http://x.example",
+            "http://localhost.x.example",
+            "http://10.0.0.1",
+            "ftp://127.0.0.1",
+            "file:///etc/passwd",
+        ] {
             assert!(!ok(url), "{url}");
         }
     }

@@ -66,13 +66,13 @@ enum LogFormat {
 enum Command {
     /// Who is monitored: add, list, show, check and remove connections
     #[command(subcommand)]
-    Connection(connection::Command),
+    Connection(Box<connection::Command>),
     /// One scheduled run: of a connection, of all, or of a job file
     Run(run::Arguments),
     /// Merge small files, retry owed hashes, tidy the logs, delete what nothing names
     Maintain(maintain::Arguments),
     /// Forensic Search: who sent which file, to whom, when
-    Search(search::Arguments),
+    Search(Box<search::Arguments>),
     /// Ask in SQL: one statement, a file, or standard input
     Sql(sql::Arguments),
     /// A Microsoft 365 tenant on this machine, for the demo and for tests
@@ -126,10 +126,11 @@ fn start(arguments: Arguments) -> Result<Exit> {
         tokio::spawn(signals(interrupt.clone()));
         let context = Context { global: arguments.global, clock: Clock::System, interrupt };
         match arguments.command {
-            Command::Connection(command) => connection::main(&context, command).await,
-            Command::Run(arguments) => run::main(&context, arguments).await,
-            Command::Maintain(arguments) => maintain::main(&context, arguments).await,
-            Command::Search(arguments) => search::main(&context, arguments).await,
+            Command::Connection(command) => connection::main(&context, *command).await,
+            // On the heap: a run's stages make a future that is large for a stack.
+            Command::Run(arguments) => Box::pin(run::main(&context, arguments)).await,
+            Command::Maintain(arguments) => Box::pin(maintain::main(&context, arguments)).await,
+            Command::Search(arguments) => search::main(&context, *arguments).await,
             Command::Sql(arguments) => sql::main(&context, arguments).await,
             Command::Simulate(arguments) => simulate::main(&context, *arguments).await,
         }

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::job::JobFile;
 use crate::lake::{Lake, Maintained, Maintenance};
 use crate::monitor::Progress;
-use crate::run::{self, Failure, Job, Report};
+use crate::run::{self, Failure, Job, Outcome, Report};
 
 #[derive(Debug, Args)]
 #[command(
@@ -43,13 +43,12 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
     let registry = Registry::of(&lake);
     if let Some(name) = &arguments.connection {
         let connection = registry.get(name).await?;
-        let report = one(context, &lake, &connection, false).await?;
-        let exit = Exit(report.exit_code);
+        let ended = alone(context, &lake, connection).await;
         match arguments.output {
-            output::Report::Json => output::json(&report)?,
-            output::Report::Table => table(&report)?,
+            output::Report::Json => output::json(&ended)?,
+            output::Report::Table => ended.table()?,
         }
-        return Ok(exit);
+        return Ok(ended.exit());
     }
     lake.require().await?;
     let ended = several(context, &lake, registry.list().await?).await;
@@ -116,7 +115,7 @@ async fn job(context: &Context, job: JobFile, format: output::Report) -> Result<
 #[serde(untagged)]
 enum Ended {
     Ran(Box<Report>),
-    Failed { connection: String, exit_code: u8, error: Failure },
+    Failed { connection: String, outcome: Outcome, exit_code: u8, error: Failure },
 }
 
 impl Ended {
@@ -129,11 +128,10 @@ impl Ended {
 
     fn table(&self) -> Result<()> {
         match self {
-            Self::Ran(report) => table(report),
-            Self::Failed { connection, error, .. } => {
-                output::say(format_args!("error: connection `{connection}`: {}", error.message));
-                Ok(())
+            Self::Ran(report) => {
+                output::table(&[], report.lines().into_iter().map(|(name, value)| vec![name.to_owned(), value]))
             }
+            Self::Failed { .. } => Ok(()),
         }
     }
 }
@@ -144,16 +142,25 @@ async fn several(context: &Context, lake: &Lake, connections: Vec<Connection>) -
         if context.interrupt.is_cancelled() {
             break;
         }
-        ended.push(match one(context, lake, &connection, false).await {
-            Ok(report) => Ended::Ran(Box::new(report)),
-            Err(error) => Ended::Failed {
-                connection: connection.name,
-                exit_code: error.code().exit_code(),
-                error: Failure::from(&error),
-            },
-        });
+        ended.push(alone(context, lake, connection).await);
     }
     ended
+}
+
+/// Runs one connection; whatever becomes of it is said to a person at once.
+async fn alone(context: &Context, lake: &Lake, connection: Connection) -> Ended {
+    match one(context, lake, &connection, false).await {
+        Ok(report) => Ended::Ran(Box::new(report)),
+        Err(error) => {
+            output::error(&error);
+            Ended::Failed {
+                connection: connection.name,
+                outcome: Outcome::Failed,
+                exit_code: error.code().exit_code(),
+                error: Failure::from(&error),
+            }
+        }
+    }
 }
 
 /// Runs one connection.
@@ -171,14 +178,11 @@ pub(super) async fn one(context: &Context, lake: &Lake, connection: &Connection,
         interrupt: context.interrupt.clone(),
         progress: Arc::clone(&progress),
     };
-    let report = progress::watch(context, &connection.name, progress, run::run(job, source, lake)).await?;
+    let run = Box::pin(run::run(job, source, lake));
+    let report = progress::watch(context, &connection.name, progress, run).await?;
     if let Some(error) = &report.error {
         output::say(format_args!("error: {}", error.message));
         output::say(format_args!("hint: {}", error.hint.unwrap_or_default()));
     }
     Ok(report)
-}
-
-fn table(report: &Report) -> Result<()> {
-    output::table(&[], report.lines().into_iter().map(|(name, value)| vec![name.to_owned(), value]))
 }

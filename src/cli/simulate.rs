@@ -100,23 +100,23 @@ impl Arguments {
         let content_over = times::span(&self.content_over).and_then(|span| span.to_std().ok()).ok_or_else(|| {
             Error::new(Code::Usage, format!("`{}` is not a span of time, like `1h` or `7d`", self.content_over))
         })?;
-        let mut options = Options::default();
-        options.content = content;
-        options.shift_dates_now = self.shift_dates.is_some();
-        options.listen = self.listen;
         let read = |path: PathBuf| Faults::read(&path).or_error(Code::Configuration, "cannot use the faults file");
-        options.faults = self.faults.map(read).transpose()?;
-        options.subscription = match self.subscription {
-            SubscriptionState::On => Subscription::StartedLongAgo,
-            SubscriptionState::Off => Subscription::Off,
-        };
-        options.content_over = content_over;
-        options.blob_records = self.blob_records;
-        options.page_blobs = self.page_blobs;
-        options.tls = self.tls;
-        options.ca_file = self.ca_file;
-        options.client_certificate = self.client_certificate;
-        options.seed = self.seed;
-        Ok(options)
+        Ok(Options {
+            content,
+            shift_dates_now: self.shift_dates.is_some(),
+            listen: self.listen,
+            faults: self.faults.map(read).transpose()?,
+            subscription: match self.subscription {
+                SubscriptionState::On => Subscription::StartedLongAgo,
+                SubscriptionState::Off => Subscription::Off,
+            },
+            content_over,
+            blob_records: self.blob_records,
+            page_blobs: self.page_blobs,
+            tls: self.tls,
+            ca_file: self.ca_file,
+            client_certificate: self.client_certificate,
+            seed: self.seed,
+        })
     }
 }

@@ -69,6 +69,11 @@ impl Collector {
         }
     }
 
+    /// Whether the connection has never committed.
+    pub(super) fn is_first(&self) -> bool {
+        self.before.is_none()
+    }
+
     pub(super) fn extend(&mut self, now: Time) -> Vec<Lost> {
         super::plan::extend(&mut self.state, now)
     }

@@ -49,7 +49,7 @@ pub(super) async fn attachment<S: Source>(
 }
 
 async fn stream_through(pool: &HashPool, mut body: AttachmentBody) -> Result<Hashed> {
-    let mut work = Work::Here(Hasher::new());
+    let mut work = Work::Here(Box::new(Hasher::new()));
     let (mut piece, mut piece_bytes) = (Vec::new(), 0);
     while let Some(bytes) = body.bytes.next().await {
         let bytes = bytes?;
@@ -73,7 +73,7 @@ async fn stream_through(pool: &HashPool, mut body: AttachmentBody) -> Result<Has
 
 /// Where the hasher is.
 enum Work {
-    Here(Hasher),
+    Here(Box<Hasher>),
     OnPool(oneshot::Receiver<Hasher>),
 }
 
@@ -91,7 +91,7 @@ impl Work {
 
     async fn hasher(self) -> Result<Hasher> {
         match self {
-            Self::Here(hasher) => Ok(hasher),
+            Self::Here(hasher) => Ok(*hasher),
             Self::OnPool(hashed) => hashed.await.map_err(|_| Error::new(Code::Internal, "a hashing thread is gone")),
         }
     }

@@ -87,6 +87,13 @@ pub async fn run<S: Source>(job: Job, source: Arc<S>, lake: &Lake) -> Result<Rep
     let mut collector = Collector::new(stamp.clone(), writer, before, state, report);
 
     let ended = gather(&job, &stamp, &source, &mut collector).await;
+    if source.was_restarted() {
+        // It was on when the run began; a clock that stands still must not hide it.
+        let until = job.clock.now().max(stamp.started_at + chrono::Duration::seconds(1));
+        if let Some(window) = Window::new(stamp.started_at, until) {
+            collector.subscription_was_off(window);
+        }
+    }
 
     collector.report.usage = source.usage();
     let is_whole = ended.is_ok() && !job.owed_only;
@@ -185,12 +192,12 @@ impl Collector {
         if job.owed_only {
             return Work { windows: Vec::new(), owed: state::Owed { blobs: Vec::new(), ..owed } };
         }
-        let (from, is_first) = (self.state().watermark, self.state().windows.is_empty());
+        let from = self.state().watermark;
         for lost in self.extend(now) {
             self.lost(lost);
         }
         if feed == Feed::Started
-            && !is_first
+            && !self.is_first()
             && let Some(window) = Window::new(from, self.state().watermark)
         {
             self.subscription_was_off(window);

@@ -40,7 +40,7 @@ impl Filter {
             hash("md5", &self.md5),
             any(&self.file_name, |value| matches(lower(col("file_name")), value)),
             any(&self.sender, |value| matches(col("sender"), value).or(matches(col("from_address"), value))),
-            any(&self.recipient, |value| recipient(value)),
+            any(&self.recipient, recipient),
             any(&self.subject, |value| matches(lower(col("subject")), &format!("*{value}*"))),
             any(&self.message_id, |value| col("internet_message_id").eq(lit(value.trim()))),
             self.begin.map(|begin| col("observed_at").gt_eq(time(begin)).and(col("event_date").gt_eq(day(begin)))),

@@ -1,9 +1,10 @@
 //! A mail service in memory, for tests of everything behind a source.
 //!
-//! Records are published at a time and cut into blobs when they are listed: a blob is a stretch of time, clipped by the
-//! window that is asked for, as the real feed's ids suggest. So the same records come in other blobs with other ids when
-//! windows differ. Records may be published twice, may be listed later than they became available, and come in the other
-//! order when a blob is read again. Any call can be made to fail. Everything is deterministic; time is the [`Clock`]'s.
+//! Records are published at a time and cut into blobs when they are listed: a blob is a stretch of time, clipped by
+//! the window that is asked for, as the real feed's ids suggest. So the same records come in other blobs with other
+//! ids when windows differ. Records may be published twice, may be listed later than they became available, and come
+//! in the other order when a blob is read again. Any call can be made to fail. Everything is deterministic; time is
+//! the [`Clock`]'s.
 //!
 //! May use: `clock`, `error` and the trait's own types.
 
@@ -18,8 +19,8 @@ use futures::stream::{self, BoxStream};
 use crate::clock::{Clock, Time};
 use crate::error::{Code, Error, Result};
 use crate::source::{
-    AttachmentBody, AttachmentRef, ContentBlob, Feed, Message, RecordChunk, ResolvedScope, Scope, SendRecord, Source, UnreadableRecord,
-    Usage, Window,
+    AttachmentBody, AttachmentRef, ContentBlob, Feed, Message, RecordChunk, ResolvedScope, Scope, SendRecord, Source,
+    UnreadableRecord, Usage, Window,
 };
 
 /// How long a record can be read after it became available.
@@ -254,7 +255,8 @@ impl State {
     }
 
     fn records(&self, blob: &ContentBlob) -> Option<Vec<Record>> {
-        let mut parts = blob.id.split('$').map(|part| DateTime::parse_from_rfc3339(part).ok().map(|time| time.to_utc()));
+        let mut parts =
+            blob.id.split('$').map(|part| DateTime::parse_from_rfc3339(part).ok().map(|time| time.to_utc()));
         let (start, end, late) = (parts.next()??, parts.next()??, parts.next()??);
         let is_in = |published: &&Published| {
             let own = if published.listed > published.available { published.listed } else { DateTime::UNIX_EPOCH };
@@ -268,7 +270,8 @@ impl State {
             if blob.expires <= now {
                 return Err(Error::new(Code::ContentExpired, format!("the blob `{}` expired", blob.id)));
             }
-            self.records(blob).ok_or_else(|| Error::new(Code::ContentExpired, format!("there is no blob `{}`", blob.id)))
+            self.records(blob)
+                .ok_or_else(|| Error::new(Code::ContentExpired, format!("there is no blob `{}`", blob.id)))
         });
         let mut records = match begun {
             Ok(records) => records,
@@ -284,7 +287,11 @@ impl State {
             records.truncate(records.len() / 2);
         }
         let chunk = |records: &[Record]| {
-            let mut chunk = RecordChunk { records: records.len() as u64, bytes: records.len() as u64 * 1000, ..RecordChunk::default() };
+            let mut chunk = RecordChunk {
+                records: records.len() as u64,
+                bytes: records.len() as u64 * 1000,
+                ..RecordChunk::default()
+            };
             for record in records {
                 match record {
                     Record::Send(send) => chunk.sends.push((**send).clone()),
@@ -337,15 +344,21 @@ impl State {
             return Err(Error::new(Code::MessageMissing, format!("there is no message `{}`", attachment.message_id)));
         }
         let bytes = self.bytes.get(&attachment.attachment_id).cloned().ok_or_else(|| {
-            Error::new(Code::AttachmentUnreadable, format!("the attachment `{}` has no bytes", attachment.attachment_id))
+            Error::new(
+                Code::AttachmentUnreadable,
+                format!("the attachment `{}` has no bytes", attachment.attachment_id),
+            )
         })?;
         let announced_bytes = Some(bytes.len() as u64);
         let half = self.enter(Call::OpenHalf);
         let sent = if half.is_err() { bytes.slice(..bytes.len() / 2) } else { bytes };
         self.usage.bytes_received += sent.len() as u64;
         let size = self.chunk_bytes;
-        let pieces: Vec<Result<Bytes>> =
-            (0..sent.len()).step_by(size).map(|at| Ok(sent.slice(at..(at + size).min(sent.len())))).chain(half.err().map(Err)).collect();
+        let pieces: Vec<Result<Bytes>> = (0..sent.len())
+            .step_by(size)
+            .map(|at| Ok(sent.slice(at..(at + size).min(sent.len()))))
+            .chain(half.err().map(Err))
+            .collect();
         Ok(AttachmentBody { announced_bytes, bytes: stream::iter(pieces).boxed() })
     }
 

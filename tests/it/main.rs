@@ -1,8 +1,11 @@
 //! The integration tests in one binary, a file per promise.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that fails says where, and prints its seed")]
+
 mod inner;
 mod support;
 
+mod cli;
 mod clients;
 mod exactly_once;
 mod microsoft365;

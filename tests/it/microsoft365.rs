@@ -1,6 +1,8 @@
 //! The Microsoft 365 source against the simulated tenant, over HTTP: what it finds, what it costs, and what it makes of
 //! faults.
 
+#![expect(clippy::unwrap_used, reason = "what a test cannot set up fails it")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +16,8 @@ use waybill::secret::SecretPlace;
 use waybill::simulator::{Content, Faults, Options, Running, Subscription, start};
 use waybill::source::microsoft365::{Cloud, Credential, Microsoft365, Overrides, Settings};
 use waybill::source::{
-    Application, AttachmentKind, AttachmentRef, ContentBlob, Feed, Message, Operation, RecordChunk, Scope, SendRecord, Source, Window,
+    Application, AttachmentKind, AttachmentRef, ContentBlob, Feed, Message, Operation, RecordChunk, Scope, SendRecord,
+    Source, Window,
 };
 
 /// A simulated tenant and a client of it.
@@ -112,22 +115,29 @@ async fn bytes(source: &Microsoft365, attachment: &AttachmentRef) -> Result<Vec<
 /// The cost is the promise: one request per send, one per attachment, and what the feed itself needs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quiet_run_costs_one_request_per_send_and_one_per_attachment() {
-    let Tenant { simulator, source, _files } = tenant("users=5,messages=60,days=0.1,size=70000,attachments=1.2", json!([])).await;
+    let Tenant { simulator, source, _files } =
+        tenant("users=5,messages=60,days=0.1,size=70000,attachments=1.2", json!([])).await;
     assert_eq!(source.prepare().await.unwrap(), Feed::On);
     let blobs = source.list(recent()).await.unwrap();
     let chunks: Vec<RecordChunk> = stream::iter(&blobs).then(|blob| read(&source, blob)).try_collect().await.unwrap();
     let sends: Vec<SendRecord> = chunks.into_iter().flat_map(|chunk| chunk.sends).collect();
     assert_eq!(sends.len(), 60);
     let source = Arc::new(source);
-    let messages: Vec<Vec<Message>> = stream::iter(&sends).map(|send| source.find(send)).buffered(64).try_collect().await.unwrap();
+    let messages: Vec<Vec<Message>> =
+        stream::iter(&sends).map(|send| source.find(send)).buffered(64).try_collect().await.unwrap();
     assert!(messages.iter().zip(&sends).all(|(found, send)| found.len() == 1
         && Some(&found[0].internet_message_id) == send.internet_message_id.as_ref()
         && (found[0].sent - send.created).abs() < chrono::Duration::minutes(10)
         && found[0].attachments.len() == send.attachments.len()));
     let wanted: Vec<AttachmentRef> = messages.iter().flatten().flat_map(attachments).collect();
     assert!(wanted.len() > 40);
-    let sizes: Vec<usize> =
-        stream::iter(&wanted).map(|one| bytes(&source, one)).buffered(64).map_ok(|bytes| bytes.len()).try_collect().await.unwrap();
+    let sizes: Vec<usize> = stream::iter(&wanted)
+        .map(|one| bytes(&source, one))
+        .buffered(64)
+        .map_ok(|bytes| bytes.len())
+        .try_collect()
+        .await
+        .unwrap();
     assert!(sizes.iter().all(|size| *size == 70_000));
     let report = simulator.report();
     assert_eq!(report.count("find"), sends.len() as u64);
@@ -137,7 +147,10 @@ async fn a_quiet_run_costs_one_request_per_send_and_one_per_attachment() {
     assert_eq!(report.requests_total, (2 + 1 + 1 + blobs.len() + sends.len() + wanted.len()) as u64);
     assert_eq!((report.body_requests, report.feed_without_publisher, report.throttled), (0, 0, 0));
     assert!(report.mailbox_concurrency_max <= 4, "{report:?}");
-    assert_eq!(report.user_agents, BTreeSet::from([format!("Waybill/{} (attachment hashing; audit collection)", env!("CARGO_PKG_VERSION"))]));
+    assert_eq!(
+        report.user_agents,
+        BTreeSet::from([format!("Waybill/{} (attachment hashing; audit collection)", env!("CARGO_PKG_VERSION"))])
+    );
     assert_eq!(report.publisher_identifiers, BTreeSet::from([simulator.announcement().tenant_id.clone()]));
     let usage = source.usage();
     assert_eq!(usage.requests.values().sum::<u64>(), report.requests_total);
@@ -198,7 +211,8 @@ async fn a_limit_that_holds_for_the_whole_application_is_found_and_kept() {
     let Tenant { simulator, source, _files } = tenant("users=40,messages=200,days=0.1,attachments=0", faults).await;
     let sends = sends(&source).await;
     let source = Arc::new(source);
-    let found: Vec<Vec<Message>> = stream::iter(&sends).map(|send| source.find(send)).buffer_unordered(128).try_collect().await.unwrap();
+    let found: Vec<Vec<Message>> =
+        stream::iter(&sends).map(|send| source.find(send)).buffer_unordered(128).try_collect().await.unwrap();
     assert_eq!(found.into_iter().flatten().count(), 200);
     let report = simulator.report();
     assert!(report.throttled < 100, "{} of {} requests were refused", report.throttled, report.count("find"));
@@ -207,7 +221,8 @@ async fn a_limit_that_holds_for_the_whole_application_is_found_and_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blob_that_stays_broken_is_an_error_after_its_good_records() {
-    let Tenant { source, simulator, _files } = tenant("messages=10,days=0.1", json!([{"on": "blob", "do": "truncated_json"}])).await;
+    let Tenant { source, simulator, _files } =
+        tenant("messages=10,days=0.1", json!([{"on": "blob", "do": "truncated_json"}])).await;
     let blob = source.list(recent()).await.unwrap().remove(0);
     let chunks: Vec<Result<RecordChunk, Error>> = source.read(&blob).collect().await;
     let (good, bad): (Vec<_>, Vec<_>) = chunks.into_iter().partition(Result::is_ok);
@@ -255,6 +270,11 @@ async fn listings_have_pages_and_windows_tile() {
         }
     }
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 200);
+    // The service loses its place between two pages, and is asked from the beginning.
+    simulator.set_faults(
+        &Faults::parse(json!([{"on": "list", "after": 2, "times": 1, "do": {"error": "AF20031"}}])).unwrap(),
+    );
+    assert_eq!(source.list(window).await.unwrap(), whole);
     let long = Window::new(window.start() - chrono::Duration::hours(25), window.end()).unwrap();
     assert_eq!(source.list(long).await.unwrap_err().code(), Code::Internal);
     assert_eq!(simulator.report().feed_without_publisher, 0);
@@ -290,7 +310,8 @@ async fn the_subscription_is_started_once_and_only_when_it_is_off() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscription_that_is_found_off_is_started_and_said() {
     for action in ["subscription_off", "subscription_disabled"] {
-        let Tenant { source, simulator, _files } = tenant("messages=20,days=0.1", json!([{"on": "list", "times": 1, "do": action}])).await;
+        let Tenant { source, simulator, _files } =
+            tenant("messages=20,days=0.1", json!([{"on": "list", "times": 1, "do": action}])).await;
         assert_eq!(source.prepare().await.unwrap(), Feed::On);
         source.list(recent()).await.unwrap();
         assert!(source.was_restarted(), "{action}");
@@ -352,7 +373,8 @@ async fn what_the_service_refuses_for_good_is_named() {
         assert_eq!(error.code(), code, "{action}: {error}");
     }
     for (action, code) in [("expire_blob", Code::ContentExpired), ("missing_blob", Code::ContentExpired)] {
-        let Tenant { source, simulator: _simulator, _files } = tenant("messages=4", json!([{"on": "blob", "do": action}])).await;
+        let Tenant { source, simulator: _simulator, _files } =
+            tenant("messages=4", json!([{"on": "blob", "do": action}])).await;
         let blob = source.list(recent()).await.unwrap().remove(0);
         let error = read(&source, &blob).await.unwrap_err();
         assert_eq!(error.code(), code, "{error}");
@@ -378,7 +400,8 @@ async fn a_blob_that_expired_is_not_asked_for() {
 async fn a_message_is_chosen_among_its_copies_and_looked_for_where_it_may_be() {
     let generate = "users=3,messages=6,days=0.5,attachments=1";
     // A draft and a received copy have the same internet message id.
-    let Tenant { source, simulator, _files } = tenant(generate, json!([{"do": "draft_copy"}, {"do": "self_copy"}])).await;
+    let Tenant { source, simulator, _files } =
+        tenant(generate, json!([{"do": "draft_copy"}, {"do": "self_copy"}])).await;
     for send in sends(&source).await {
         let found = source.find(&send).await.unwrap();
         assert_eq!(found.len(), 1);
@@ -412,7 +435,12 @@ async fn a_delegated_send_is_looked_for_with_its_actor_first() {
     let mut send = sends[0].clone();
     send.operation = Operation::SendAs;
     // The copy lies with the owner; the actor has a mailbox without it, none at all, or is the system.
-    for (actor, finds) in [(other.as_str(), 2), ("nobody@nowhere.example", 2), ("S-1-5-18", 1), (send.mailbox.clone().to_uppercase().as_str(), 1)] {
+    for (actor, finds) in [
+        (other.as_str(), 2),
+        ("nobody@nowhere.example", 2),
+        ("S-1-5-18", 1),
+        (send.mailbox.clone().to_uppercase().as_str(), 1),
+    ] {
         send.actor = actor.to_owned();
         let before = simulator.report().count("find");
         let found = source.find(&send).await.unwrap();
@@ -435,8 +463,13 @@ async fn a_corpus_gives_its_exact_bytes_and_messages_sent_twice_stay_two() {
         )
     };
     let day = (now() - chrono::Duration::hours(5)).format("%a, %d %b %Y");
-    std::fs::write(corpus.path().join("1.eml"), mail(&format!("{day} 10:00:00 +0000"), "one", "a; b (12b).bin", "AAECAw==")).unwrap();
-    std::fs::write(corpus.path().join("2.eml"), mail(&format!("{day} 11:30:00 +0000"), "two", "b.bin", "BAUG")).unwrap();
+    std::fs::write(
+        corpus.path().join("1.eml"),
+        mail(&format!("{day} 10:00:00 +0000"), "one", "a; b (12b).bin", "AAECAw=="),
+    )
+    .unwrap();
+    std::fs::write(corpus.path().join("2.eml"), mail(&format!("{day} 11:30:00 +0000"), "two", "b.bin", "BAUG"))
+        .unwrap();
     let mut options = Options::default();
     options.content = vec![Content::Corpus(corpus.path().to_owned())];
     let Tenant { source, simulator, _files } = tenant_of(options).await;
@@ -478,7 +511,8 @@ async fn a_refused_sign_in_says_what_to_mend() {
         ("700027", Code::SecretRefused),
     ];
     for (number, code) in cases {
-        let Tenant { source, simulator, _files } = tenant("messages=1", json!([{"on": "token", "do": {"error": number}}])).await;
+        let Tenant { source, simulator, _files } =
+            tenant("messages=1", json!([{"on": "token", "do": {"error": number}}])).await;
         let error = source.prepare().await.unwrap_err();
         assert_eq!(error.code(), code, "{error}");
         assert!(error.message().contains(number), "{error}");
@@ -501,11 +535,13 @@ async fn a_refused_sign_in_says_what_to_mend() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_without_the_permission_is_asked_for_anew_once() {
     // The first token of each resource was issued before the consent.
-    let Tenant { source, simulator, _files } = tenant("messages=2,days=0.1", json!([{"on": "token", "times": 2, "each": false, "do": "no_roles"}])).await;
+    let Tenant { source, simulator, _files } =
+        tenant("messages=2,days=0.1", json!([{"on": "token", "times": 2, "each": false, "do": "no_roles"}])).await;
     assert_eq!(source.prepare().await.unwrap_err().code(), Code::PermissionMissing);
     assert_eq!(source.prepare().await.unwrap_err().code(), Code::PermissionMissing);
     assert_eq!(simulator.report().count("token"), 2, "not one per refusal");
-    let Tenant { source, simulator, _files } = tenant("messages=2,days=0.1", json!([{"on": "token", "times": 1, "do": "no_roles"}])).await;
+    let Tenant { source, simulator, _files } =
+        tenant("messages=2,days=0.1", json!([{"on": "token", "times": 1, "do": "no_roles"}])).await;
     assert_eq!(source.prepare().await.unwrap(), Feed::On);
     assert_eq!(simulator.report().count("token"), 2);
 }
@@ -530,7 +566,8 @@ async fn everybody_waits_for_one_token_and_gets_the_next_one_early() {
 async fn a_certificate_proves_who_we_are() {
     let files = tempfile::tempdir().unwrap();
     let key = rcgen::KeyPair::from_pem(RSA_KEY).unwrap();
-    let certificate = rcgen::CertificateParams::new(vec!["waybill.example".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let certificate =
+        rcgen::CertificateParams::new(vec!["waybill.example".to_owned()]).unwrap().self_signed(&key).unwrap();
     let public = files.path().join("public.pem");
     std::fs::write(&public, certificate.pem()).unwrap();
     let both = files.path().join("both.pem");
@@ -570,7 +607,10 @@ async fn a_scope_is_resolved_to_people_with_all_their_names() {
     let send = |mailbox: &str| SendRecord { mailbox: mailbox.to_owned(), actor: mailbox.to_owned(), ..template() };
     let users = |names: &[&str]| Scope::Users(names.iter().map(|name| (*name).to_owned()).collect());
 
-    let scope = source.resolve_scope(&users(&["DESK@contoso.example", " ann@Contoso.example", "nobody@contoso.example"])).await.unwrap();
+    let scope = source
+        .resolve_scope(&users(&["DESK@contoso.example", " ann@Contoso.example", "nobody@contoso.example"]))
+        .await
+        .unwrap();
     assert_eq!(scope.findings, ["the directory has no user `nobody@contoso.example`"]);
     assert_eq!(scope.people(), Some(2));
     for name in ["Office@contoso.example", "desk@contoso.example", "ANN@contoso.example"] {
@@ -595,7 +635,10 @@ async fn a_scope_is_resolved_to_people_with_all_their_names() {
     assert!(!scope.contains(&send("cy@contoso.example")));
     assert_eq!(
         scope.findings,
-        ["the group `empty@contoso.example` has no members that can be seen", "the directory has no group `none@contoso.example`"]
+        [
+            "the group `empty@contoso.example` has no members that can be seen",
+            "the directory has no group `none@contoso.example`"
+        ]
     );
     drop(simulator);
 }

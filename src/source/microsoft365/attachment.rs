@@ -16,7 +16,8 @@ impl Tenant {
             // Graph would answer 405.
             return Err(Error::new(Code::AttachmentHasNoBytes, "the attachment is a link, the file is elsewhere"));
         }
-        let url = self.graph_url(&["users", mailbox, "messages", message_id, "attachments", attachment_id, "$value"], &[])?;
+        let url =
+            self.graph_url(&["users", mailbox, "messages", message_id, "attachments", attachment_id, "$value"], &[])?;
         let request = with_immutable_ids(Request::get("attachment", url));
         let body = self.http.stream(&request, &self.graph_mail(Asked::Attachment, mailbox)).await;
         let body = body.map_err(|error| error.context("cannot open the attachment"))?;

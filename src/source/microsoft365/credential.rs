@@ -52,12 +52,14 @@ impl Credential {
         match self {
             Self::Secret(place) => Ok(Proof::Secret(place.read()?)),
             Self::Certificate(place) => {
-                let assertion = sign(&place.read()?, client_id, token_url, clock)
-                    .map_err(|problem| Error::new(Code::Configuration, format!("cannot use the certificate in {place}: {problem}")))?;
+                let assertion = sign(&place.read()?, client_id, token_url, clock).map_err(|problem| {
+                    Error::new(Code::Configuration, format!("cannot use the certificate in {place}: {problem}"))
+                })?;
                 Ok(Proof::Assertion(assertion))
             }
             Self::WorkloadIdentity { token_file } => {
-                let path = token_file.clone().or_else(|| std::env::var_os("AZURE_FEDERATED_TOKEN_FILE").map(PathBuf::from));
+                let path =
+                    token_file.clone().or_else(|| std::env::var_os("AZURE_FEDERATED_TOKEN_FILE").map(PathBuf::from));
                 let path = path.ok_or_else(|| {
                     Error::new(Code::Configuration, "the environment variable `AZURE_FEDERATED_TOKEN_FILE` is not set")
                 })?;
@@ -85,18 +87,29 @@ const ASSERTION_SECONDS: i64 = 600;
 
 fn sign(pem: &Secret<String>, client_id: Uuid, token_url: &str, clock: &Clock) -> Result<Secret<String>, String> {
     let pem = pem.expose();
-    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| format!("no certificate in it: {error}"))?;
+    let certificate =
+        CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| format!("no certificate in it: {error}"))?;
     let key = key_section(pem).ok_or("no private key in it; an encrypted one must be decrypted first")?;
-    let key = EncodingKey::from_rsa_pem(key.as_bytes()).map_err(|error| format!("its key is not an RSA key: {error}"))?;
+    let key =
+        EncodingKey::from_rsa_pem(key.as_bytes()).map_err(|error| format!("its key is not an RSA key: {error}"))?;
     let header = Header {
         typ: Some("JWT".to_owned()),
         x5t_s256: Some(URL_SAFE_NO_PAD.encode(Sha256::digest(&certificate))),
         ..Header::new(Algorithm::PS256)
     };
     let now = clock.now().timestamp();
-    let claims =
-        Claims { aud: token_url, iss: client_id, sub: client_id, jti: Uuid::new_v4(), nbf: now, iat: now, exp: now + ASSERTION_SECONDS };
-    jsonwebtoken::encode(&header, &claims, &key).map(Secret::new).map_err(|error| format!("its key cannot sign: {error}"))
+    let claims = Claims {
+        aud: token_url,
+        iss: client_id,
+        sub: client_id,
+        jti: Uuid::new_v4(),
+        nbf: now,
+        iat: now,
+        exp: now + ASSERTION_SECONDS,
+    };
+    jsonwebtoken::encode(&header, &claims, &key)
+        .map(Secret::new)
+        .map_err(|error| format!("its key cannot sign: {error}"))
 }
 
 /// Cuts the private key out of a PEM text that holds more than it.

@@ -47,7 +47,10 @@ impl User {
             let (kind, address) = proxy.split_once(':')?;
             kind.eq_ignore_ascii_case("smtp").then_some(address)
         });
-        [Some(self.id.as_str()), self.user_principal_name.as_deref(), self.mail.as_deref()].into_iter().flatten().chain(proxies)
+        [Some(self.id.as_str()), self.user_principal_name.as_deref(), self.mail.as_deref()]
+            .into_iter()
+            .flatten()
+            .chain(proxies)
     }
 
     fn is_named(&self, name: &str) -> bool {
@@ -58,7 +61,8 @@ impl User {
     /// Why this person will hardly send anything that can be read, if so.
     fn lacks_mailbox(&self) -> Option<&'static str> {
         let is_exchange = |plan: &Plan| {
-            let (service, status) = (plan.service.as_deref().unwrap_or_default(), plan.capability_status.as_deref().unwrap_or_default());
+            let (service, status) =
+                (plan.service.as_deref().unwrap_or_default(), plan.capability_status.as_deref().unwrap_or_default());
             service.eq_ignore_ascii_case("exchange") && status.eq_ignore_ascii_case("enabled")
         };
         if self.user_type.as_deref().is_some_and(|kind| kind.eq_ignore_ascii_case("guest")) {
@@ -170,9 +174,10 @@ impl Tenant {
         if Uuid::try_parse(name).is_ok() {
             return self.directory_object(self.graph_url(&["groups", name], &[select])?).await;
         }
-        for filter in
-            [format!("mail eq {}", quoted(name)), format!("proxyAddresses/any(x:x eq {})", quoted(&format!("smtp:{name}")))]
-        {
+        for filter in [
+            format!("mail eq {}", quoted(name)),
+            format!("proxyAddresses/any(x:x eq {})", quoted(&format!("smtp:{name}"))),
+        ] {
             let url = self.graph_url(&["groups"], &[("$filter", &filter), select])?;
             let groups: Vec<Group> = self.directory_pages(url, false).await?;
             if let Some(group) = groups.into_iter().next() {
@@ -208,7 +213,8 @@ impl Tenant {
         for _ in 0..limits::PAGES {
             let mut request = Request::get("directory", url);
             if is_advanced {
-                request = request.header(HeaderName::from_static("consistencylevel"), HeaderValue::from_static("eventual"));
+                request =
+                    request.header(HeaderName::from_static("consistencylevel"), HeaderValue::from_static("eventual"));
             }
             let page: Page<T> = self.http.json(&request, &self.graph_directory()).await?;
             all.extend(page.value);

@@ -1,8 +1,8 @@
 //! The activity feed: its subscription, what it lists, and its blobs.
 //!
-//! Content is listed by the time at which it became available, in windows of at most 24 hours and of whole seconds, and
-//! only from the subscription's start. The feed keeps it for seven days. Its own documentation and its answers differ in
-//! places; where they do, what was seen in the field counts, and both are accepted.
+//! Content is listed by the time at which it became available, in windows of at most 24 hours and of whole seconds,
+//! and only from the subscription's start. The feed keeps it for seven days. Its own documentation and its answers
+//! differ in places; where they do, what was seen in the field counts, and both are accepted.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -31,7 +31,8 @@ const CONTENT_TYPE: &str = "Audit.Exchange";
 /// The header with the next page; one page of the documentation calls it NextPageUrl, no answer does.
 const NEXT_PAGE: &str = "nextpageuri";
 
-/// How long content is kept, for an item that does not tell: <https://learn.microsoft.com/office/office-365-management-api/>.
+/// How long content is kept, for an item that does not tell:
+/// <https://learn.microsoft.com/office/office-365-management-api/>.
 const KEPT: chrono::Duration = chrono::Duration::days(7);
 
 #[derive(Deserialize)]
@@ -58,8 +59,8 @@ enum Reply<T> {
 }
 
 impl Tenant {
-    /// Looks whether the subscription is on, and starts it when it is off. Starting is limited to once in 15 minutes, so
-    /// it is never done on suspicion.
+    /// Looks whether the subscription is on, and starts it when it is off. Starting is limited to once in 15 minutes,
+    /// so it is never done on suspicion.
     pub(super) async fn prepare(&self) -> Result<Feed> {
         if self.is_subscribed().await? { Ok(Feed::On) } else { self.start().await }
     }
@@ -80,7 +81,11 @@ impl Tenant {
     }
 
     async fn start(&self) -> Result<Feed> {
-        let request = Request::post("start", self.feed_url("subscriptions/start", &[("contentType", CONTENT_TYPE)])?, bytes::Bytes::new());
+        let request = Request::post(
+            "start",
+            self.feed_url("subscriptions/start", &[("contentType", CONTENT_TYPE)])?,
+            bytes::Bytes::new(),
+        );
         let mut has_waited = false;
         loop {
             // The body's shape is of no interest.
@@ -103,7 +108,8 @@ impl Tenant {
                         self.http.add_throttled(wait);
                     }
                     _ => {
-                        let message = format!("the audit subscription is off and may not be started yet: {}", describe(&answer));
+                        let message =
+                            format!("the audit subscription is off and may not be started yet: {}", describe(&answer));
                         return Err(Error::new(Code::SubscriptionDisabled, message));
                     }
                 },
@@ -176,7 +182,8 @@ impl Tenant {
                 }
             }
             let Some(next) = headers.get(NEXT_PAGE) else { return Ok(Reply::Good(blobs, headers)) };
-            let next = next.to_str().map_err(|_| Error::new(Code::ServiceProtocol, "the feed's next page is no text"))?;
+            let next =
+                next.to_str().map_err(|_| Error::new(Code::ServiceProtocol, "the feed's next page is no text"))?;
             // An empty page may be its own successor for a while.
             repeats += usize::from(!pages.insert(next.to_owned()));
             if repeats > limits::PAGE_REPEATS {
@@ -203,14 +210,18 @@ impl Tenant {
         Ok(self.as_publisher(url))
     }
 
-    /// Checks a link of the service and says who asks. It comes without that, and a call without it counts against a pool
-    /// that all tenants share.
+    /// Checks a link of the service and says who asks. It comes without that, and a call without it counts against a
+    /// pool that all tenants share.
     fn feed_link(&self, link: &str) -> Result<Url> {
-        let url = Url::parse(link)
-            .map_err(|error| Error::new(Code::ServiceProtocol, format!("the feed gives a link that is no URL: {error}")))?;
+        let url = Url::parse(link).map_err(|error| {
+            Error::new(Code::ServiceProtocol, format!("the feed gives a link that is no URL: {error}"))
+        })?;
         if !is_same_service(&url, &self.endpoints.feed) {
-            let (given, asked) = (url.origin().ascii_serialization(), self.endpoints.feed.origin().ascii_serialization());
-            let message = format!("the feed at `{asked}` gives a link to `{given}`, which must not get the token; check the cloud");
+            let (given, asked) =
+                (url.origin().ascii_serialization(), self.endpoints.feed.origin().ascii_serialization());
+            let message = format!(
+                "the feed at `{asked}` gives a link to `{given}`, which must not get the token; check the cloud"
+            );
             return Err(Error::new(Code::ServiceProtocol, message));
         }
         Ok(self.as_publisher(url))
@@ -220,7 +231,8 @@ impl Tenant {
         const PUBLISHER: &str = "PublisherIdentifier";
         if !url.query_pairs().any(|(name, _)| name.eq_ignore_ascii_case(PUBLISHER)) {
             // Appended as text: the pairs of the service's own links must stay as they came.
-            let query = url.query().filter(|query| !query.is_empty()).map(|query| format!("{query}&")).unwrap_or_default();
+            let query =
+                url.query().filter(|query| !query.is_empty()).map(|query| format!("{query}&")).unwrap_or_default();
             url.set_query(Some(&format!("{query}{PUBLISHER}={}", self.application.tenant_id)));
         }
         url
@@ -235,7 +247,8 @@ impl Tenant {
         let (ours, theirs) = (self.clock.now(), answer.date().unwrap_or_else(|| self.clock.now()));
         let last = describe(answer);
         if (ours - theirs).abs() > limits::CLOCK_SKEW {
-            let (ours, theirs) = (ours.to_rfc3339_opts(SecondsFormat::Secs, true), theirs.to_rfc3339_opts(SecondsFormat::Secs, true));
+            let (ours, theirs) =
+                (ours.to_rfc3339_opts(SecondsFormat::Secs, true), theirs.to_rfc3339_opts(SecondsFormat::Secs, true));
             Error::new(Code::ClockSkew, format!("this machine's clock says {ours}, the feed's {theirs}: {last}"))
         } else if window.start() < theirs - limits::FEED_MEMORY {
             Error::new(Code::GapTooOld, format!("the feed no longer holds it: {last}"))
@@ -254,13 +267,24 @@ impl Tenant {
             _ if refusal.mentions("DataServiceException") && refusal.mentions("does not exist") => {
                 Error::new(Code::AuditingDisabled, format!("the tenant records no audit log: {last}"))
             }
-            "AF10001" => Error::new(Code::PermissionMissing, format!("the feed finds no permission in the token: {last}")),
+            "AF10001" => {
+                Error::new(Code::PermissionMissing, format!("the feed finds no permission in the token: {last}"))
+            }
             "AF20010" => Error::new(Code::TenantUnknown, format!("the feed's tenant is not the token's: {last}")),
-            "AF20011" | "AF20012" | "AF20013" => Error::new(Code::TenantUnknown, format!("the feed does not know the tenant: {last}")),
-            "AF20022" | "AF20023" => Error::new(Code::SubscriptionDisabled, format!("the audit subscription is off: {last}")),
-            "AF20050" | "AF20051" => Error::new(Code::ContentExpired, format!("the feed no longer holds the blob `{content}`: {last}")),
+            "AF20011" | "AF20012" | "AF20013" => {
+                Error::new(Code::TenantUnknown, format!("the feed does not know the tenant: {last}"))
+            }
+            "AF20022" | "AF20023" => {
+                Error::new(Code::SubscriptionDisabled, format!("the audit subscription is off: {last}"))
+            }
+            "AF20050" | "AF20051" => {
+                Error::new(Code::ContentExpired, format!("the feed no longer holds the blob `{content}`: {last}"))
+            }
             "AF20052" => {
-                let message = format!("the feed does not know the blob that it listed; is `{}` the tenant's cloud: {last}", self.cloud);
+                let message = format!(
+                    "the feed does not know the blob that it listed; is `{}` the tenant's cloud: {last}",
+                    self.cloud
+                );
                 Error::new(Code::ServiceProtocol, message)
             }
             _ if answer.status == StatusCode::UNAUTHORIZED || answer.status == StatusCode::FORBIDDEN => {
@@ -273,7 +297,9 @@ impl Tenant {
 
 impl Item {
     fn into_blob(self) -> Result<ContentBlob> {
-        let problem = |what: &str| Error::new(Code::ServiceProtocol, format!("the feed lists a blob whose {what} cannot be read"));
+        let problem = |what: &str| {
+            Error::new(Code::ServiceProtocol, format!("the feed lists a blob whose {what} cannot be read"))
+        };
         let created = parse_time(&self.content_created).ok_or_else(|| problem("`contentCreated`"))?;
         let expires = match self.content_expiration {
             Some(text) => parse_time(&text).ok_or_else(|| problem("`contentExpiration`"))?,
@@ -329,7 +355,11 @@ impl Service for FeedService<'_> {
             }
             Class::Fault => Verdict::Again,
             Class::Unauthorized if refusal.code != "AF10001" && tokens.reject(*generation) => Verdict::Renewed,
-            Class::Unauthorized | Class::Other if is_permission_refusal(answer, &refusal) && tokens.doubt(*generation) => Verdict::Renewed,
+            Class::Unauthorized | Class::Other
+                if is_permission_refusal(answer, &refusal) && tokens.doubt(*generation) =>
+            {
+                Verdict::Renewed
+            }
             Class::Unauthorized | Class::Other if self.is_blob => {
                 Verdict::Final(self.tenant.refused(request, answer, request.url().path().rsplit('/').next()))
             }

@@ -12,7 +12,8 @@ use crate::http::header::{HeaderMap, HeaderName, HeaderValue};
 use crate::http::{Answer, Request, Service, StatusCode, Url, Verdict};
 use crate::limits;
 
-/// Everything but what RFC 3986 lets stand anywhere: a `+` that is not encoded finds nothing (microsoft-graph-docs#4101).
+/// Everything but what RFC 3986 lets stand anywhere: a `+` that is not encoded finds nothing
+/// (microsoft-graph-docs#4101).
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// What was asked for, which decides what "not found" means.
@@ -57,7 +58,10 @@ impl Tenant {
         for part in path {
             if part.is_empty() || part.chars().all(|c| c == '.') {
                 // A URL parser would take `..` for a step up, encoded or not.
-                return Err(Error::new(Code::MailboxMissing, format!("`{part}` cannot be the name of a mailbox or of anything in it")));
+                return Err(Error::new(
+                    Code::MailboxMissing,
+                    format!("`{part}` cannot be the name of a mailbox or of anything in it"),
+                ));
             }
             text.push('/');
             text.extend(utf8_percent_encode(part, ENCODED));
@@ -73,8 +77,9 @@ impl Tenant {
 
     /// Checks a link of the service to a further page.
     pub(super) fn graph_link(&self, link: &str) -> Result<Url> {
-        let url = Url::parse(link)
-            .map_err(|error| Error::new(Code::ServiceProtocol, format!("graph gives a link to a further page that is no URL: {error}")))?;
+        let url = Url::parse(link).map_err(|error| {
+            Error::new(Code::ServiceProtocol, format!("graph gives a link to a further page that is no URL: {error}"))
+        })?;
         if is_same_service(&url, &self.endpoints.graph) {
             return Ok(url);
         }
@@ -134,7 +139,9 @@ impl Service for Graph<'_> {
                 let message = format!("{request}: graph does not accept a fresh token: {}", describe(answer));
                 Verdict::Final(Error::new(Code::PermissionMissing, message))
             }
-            Class::Other if is_permission_refusal(answer, &refusal) && self.tenant.graph_tokens.doubt(turn.generation) => {
+            Class::Other
+                if is_permission_refusal(answer, &refusal) && self.tenant.graph_tokens.doubt(turn.generation) =>
+            {
                 Verdict::Renewed
             }
             Class::Other if self.asked == Asked::Directory && answer.status == StatusCode::NOT_FOUND => Verdict::Answer,
@@ -170,14 +177,23 @@ impl Graph<'_> {
             // One mailbox may alternate between the first two (microsoft-graph-docs#10481).
             (
                 404,
-                "MailboxNotEnabledForRESTAPI" | "ResourceNotFound" | "ErrorInvalidUser" | "Request_ResourceNotFound"
-                | "ErrorNonExistentMailbox" | "MailboxNotFound",
-            ) if self.mailbox.is_some() => Error::new(Code::MailboxMissing, format!("there is no mailbox `{mailbox}` in the cloud: {last}")),
+                "MailboxNotEnabledForRESTAPI"
+                | "ResourceNotFound"
+                | "ErrorInvalidUser"
+                | "Request_ResourceNotFound"
+                | "ErrorNonExistentMailbox"
+                | "MailboxNotFound",
+            ) if self.mailbox.is_some() => {
+                Error::new(Code::MailboxMissing, format!("there is no mailbox `{mailbox}` in the cloud: {last}"))
+            }
             (404 | 410, _) => match self.asked {
-                Asked::Message | Asked::Attachment => {
-                    Error::new(Code::MessageMissing, format!("the message is no longer in the mailbox `{mailbox}`: {last}"))
+                Asked::Message | Asked::Attachment => Error::new(
+                    Code::MessageMissing,
+                    format!("the message is no longer in the mailbox `{mailbox}`: {last}"),
+                ),
+                Asked::Mailbox => {
+                    Error::new(Code::MailboxMissing, format!("the mailbox `{mailbox}` cannot be found: {last}"))
                 }
-                Asked::Mailbox => Error::new(Code::MailboxMissing, format!("the mailbox `{mailbox}` cannot be found: {last}")),
                 Asked::Directory => Error::new(Code::ServiceProtocol, format!("graph does not know {request}: {last}")),
             },
             (405, _) if self.asked == Asked::Attachment => {

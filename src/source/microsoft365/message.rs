@@ -101,7 +101,10 @@ impl Tenant {
     /// Finds the messages of a send: in the first mailbox that holds any.
     pub(super) async fn find(&self, send: &SendRecord) -> Result<Vec<Message>> {
         let Some(internet_message_id) = send.internet_message_id.as_deref() else {
-            return Err(Error::new(Code::MessageMissing, "the audit record names no internet message id, so no message can be found"));
+            return Err(Error::new(
+                Code::MessageMissing,
+                "the audit record names no internet message id, so no message can be found",
+            ));
         };
         let mailboxes = mailboxes(send);
         let mut refusal = None;
@@ -133,18 +136,31 @@ impl Tenant {
         Ok(Vec::new())
     }
 
-    async fn find_in(&self, mailbox: &str, place: Where, internet_message_id: &str, created: Time) -> Result<Vec<Message>> {
+    async fn find_in(
+        &self,
+        mailbox: &str,
+        place: Where,
+        internet_message_id: &str,
+        created: Time,
+    ) -> Result<Vec<Message>> {
         let filter = format!("internetMessageId eq {}", quoted(internet_message_id));
         let page_size = limits::MESSAGES_PER_PAGE.to_string();
-        let query =
-            [("$filter", filter.as_str()), ("$select", MESSAGE_FIELDS), ("$expand", ATTACHMENTS), ("$top", page_size.as_str())];
+        let query = [
+            ("$filter", filter.as_str()),
+            ("$select", MESSAGE_FIELDS),
+            ("$expand", ATTACHMENTS),
+            ("$top", page_size.as_str()),
+        ];
         let (kind, path): (_, &[&str]) = match place {
             Where::Folders => ("find", &["users", mailbox, "messages"]),
-            Where::Recoverable => ("find_deleted", &["users", mailbox, "mailFolders", "recoverableitemsdeletions", "messages"]),
+            Where::Recoverable => {
+                ("find_deleted", &["users", mailbox, "mailFolders", "recoverableitemsdeletions", "messages"])
+            }
         };
         let url = self.graph_url(path, &query)?;
         let mut found: Vec<Found> = self.pages(kind, mailbox, url).await?;
-        // A draft is another object than what was sent, even with the same id; the comparison holds a service to its filter.
+        // A draft is another object than what was sent, even with the same id; the comparison holds a service to its
+        // filter.
         found.retain(|message| {
             let id = message.internet_message_id.as_deref().unwrap_or_default();
             !message.is_draft && id.trim().eq_ignore_ascii_case(internet_message_id.trim())
@@ -171,7 +187,10 @@ impl Tenant {
         let sent = found.sent_date_time.as_deref().and_then(parse_time);
         let sent = sent.ok_or_else(|| {
             let subject_id = &found.id;
-            Error::new(Code::ServiceProtocol, format!("the message `{subject_id}` in `{mailbox}` has no `sentDateTime` that can be read"))
+            Error::new(
+                Code::ServiceProtocol,
+                format!("the message `{subject_id}` in `{mailbox}` has no `sentDateTime` that can be read"),
+            )
         })?;
         let several = |recipients: Vec<Recipient>| recipients.into_iter().filter_map(Recipient::into_mailbox).collect();
         Ok(Message {
@@ -207,7 +226,12 @@ impl Tenant {
     }
 
     /// Reads a collection of a mailbox, all pages.
-    async fn pages<T: serde::de::DeserializeOwned>(&self, kind: &'static str, mailbox: &str, mut url: Url) -> Result<Vec<T>> {
+    async fn pages<T: serde::de::DeserializeOwned>(
+        &self,
+        kind: &'static str,
+        mailbox: &str,
+        mut url: Url,
+    ) -> Result<Vec<T>> {
         let service = self.graph_mail(Asked::Mailbox, mailbox);
         let mut all = Vec::new();
         for _ in 0..limits::PAGES {
@@ -250,7 +274,9 @@ fn choose(found: Vec<Found>, sent_items: Option<&str>, created: Time) -> Vec<Fou
     let (mut sent, mut elsewhere): (Vec<_>, Vec<_>) = found.into_iter().partition(is_in_sent_items);
     let when = |message: &Found| message.sent_date_time.as_deref().and_then(parse_time);
     // How far from the record's time, then the earlier one.
-    let distance = |message: &Found| when(message).map_or((i64::MAX, None), |sent| ((sent - created).num_milliseconds().abs(), Some(sent)));
+    let distance = |message: &Found| {
+        when(message).map_or((i64::MAX, None), |sent| ((sent - created).num_milliseconds().abs(), Some(sent)))
+    };
     if let Some(nearest) = sent.iter().map(distance).min() {
         sent.retain(|message| distance(message) == nearest);
         return sent;
@@ -288,3 +314,6 @@ impl FoundAttachment {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,9 @@
 //! Microsoft 365: the Management Activity API says that something was sent, Graph holds what was sent.
 //!
-//! [`Microsoft365`] is the [`Source`]. `feed` and `record` read the audit feed; `message`, `attachment` and `directory`
-//! ask Graph, all through `graph`. `credential` and `token` prove who we are, `throttle` keeps the limits. The endpoints
-//! of a cloud, or those that replace them, are the only thing that tells one tenant's service from another's.
+//! [`Microsoft365`] is the [`Source`]. `feed` and `record` read the audit feed; `message`, `attachment` and
+//! `directory` ask Graph, all through `graph`. `credential` and `token` prove who we are, `throttle` keeps the
+//! limits. The endpoints of a cloud, or those that replace them, are the only thing that tells one tenant's service
+//! from another's.
 //!
 //! May use: `clock`, `error`, `http`, `limits`, `secret` and the trait's own types.
 
@@ -32,8 +33,8 @@ use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
 use crate::http::{Http, Url, ensure_private};
 use crate::source::{
-    Application, AttachmentBody, AttachmentRef, ContentBlob, Feed, Message, RecordChunk, ResolvedScope, Scope, SendRecord, Source,
-    Usage, Window,
+    Application, AttachmentBody, AttachmentRef, ContentBlob, Feed, Message, RecordChunk, ResolvedScope, Scope,
+    SendRecord, Source, Usage, Window,
 };
 
 /// What a connection to a tenant needs.
@@ -90,13 +91,25 @@ impl Cloud {
     /// Roots of sign-in, Graph and feed: <https://learn.microsoft.com/graph/deployments> and the feed's reference.
     fn roots(self) -> (&'static str, &'static str, Option<&'static str>) {
         match self {
-            Self::Worldwide => ("https://login.microsoftonline.com", "https://graph.microsoft.com", Some("https://manage.office.com")),
-            Self::Gcc => ("https://login.microsoftonline.com", "https://graph.microsoft.com", Some("https://manage-gcc.office.com")),
-            Self::GccHigh => ("https://login.microsoftonline.us", "https://graph.microsoft.us", Some("https://manage.office365.us")),
-            Self::DoD => {
-                ("https://login.microsoftonline.us", "https://dod-graph.microsoft.us", Some("https://manage.protection.apps.mil"))
+            Self::Worldwide => {
+                ("https://login.microsoftonline.com", "https://graph.microsoft.com", Some("https://manage.office.com"))
             }
-            Self::China21Vianet => ("https://login.partner.microsoftonline.cn", "https://microsoftgraph.chinacloudapi.cn", None),
+            Self::Gcc => (
+                "https://login.microsoftonline.com",
+                "https://graph.microsoft.com",
+                Some("https://manage-gcc.office.com"),
+            ),
+            Self::GccHigh => {
+                ("https://login.microsoftonline.us", "https://graph.microsoft.us", Some("https://manage.office365.us"))
+            }
+            Self::DoD => (
+                "https://login.microsoftonline.us",
+                "https://dod-graph.microsoft.us",
+                Some("https://manage.protection.apps.mil"),
+            ),
+            Self::China21Vianet => {
+                ("https://login.partner.microsoftonline.cn", "https://microsoftgraph.chinacloudapi.cn", None)
+            }
         }
     }
 }
@@ -178,7 +191,10 @@ impl Endpoints {
         let login_root = root(overrides.login.as_deref().unwrap_or(login))?;
         let graph_root = root(overrides.graph.as_deref().unwrap_or(graph))?;
         let feed_root = overrides.activity.as_deref().or(feed).ok_or_else(|| {
-            let message = format!("the feed of the cloud `{}` is not documented; give its address as `activity` endpoint", settings.cloud);
+            let message = format!(
+                "the feed of the cloud `{}` is not documented; give its address as `activity` endpoint",
+                settings.cloud
+            );
             Error::new(Code::Configuration, message)
         })?;
         let feed_root = root(feed_root)?;
@@ -188,7 +204,9 @@ impl Endpoints {
             graph: graph_root,
             feed_resource: feed.map_or_else(|| feed_root.origin().ascii_serialization(), str::to_owned),
             feed: below(&feed_root, &format!("api/v1.0/{tenant}/activity/feed"))?,
-            identity: root(overrides.identity.as_deref().unwrap_or("http://169.254.169.254/metadata/identity/oauth2/token"))?,
+            identity: root(
+                overrides.identity.as_deref().unwrap_or("http://169.254.169.254/metadata/identity/oauth2/token"),
+            )?,
             graph_resource: graph.to_owned(),
         })
     }
@@ -199,7 +217,10 @@ fn root(text: &str) -> Result<Url> {
     let url = Url::parse(text.trim().trim_end_matches('/'))
         .map_err(|error| Error::new(Code::Configuration, format!("`{text}` is no URL: {error}")))?;
     if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
-        return Err(Error::new(Code::Configuration, "an endpoint's URL may hold neither a user, nor a query, nor a fragment"));
+        return Err(Error::new(
+            Code::Configuration,
+            "an endpoint's URL may hold neither a user, nor a query, nor a fragment",
+        ));
     }
     ensure_private(&url)?;
     Ok(url)

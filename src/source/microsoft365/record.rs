@@ -1,9 +1,10 @@
 //! Audit records out of a blob: a streamed JSON array becomes send records, with one record in memory at a time.
 //!
-//! A blob is one JSON array of up to hundreds of thousands of records, of which some in a thousand are sends. So there
-//! are two steps. The *splitter* finds where each record ends, looking at quotes and brackets only. The *reader* decides
-//! what a record is: one that cannot be a send is checked and counted, the others are parsed, tolerantly, because what
-//! the feed sends differs by year, by client and by its documentation (reference: section 3 of the protocol notes).
+//! A blob is one JSON array of up to hundreds of thousands of records, of which some in a thousand are sends. So
+//! there are two steps. The *splitter* finds where each record ends, looking at quotes and brackets only. The
+//! *reader* decides what a record is: one that cannot be a send is checked and counted, the others are parsed,
+//! tolerantly, because what the feed sends differs by year, by client and by its documentation (reference: section 3
+//! of the protocol notes).
 //!
 //! One record that is not JSON must not cost its neighbours. When the splitter meets something that no JSON can have
 //! (`,{` among an object's members, text after a closed string, a bracket that closes another one), it looks for the
@@ -29,11 +30,26 @@ use crate::error::{Code, Error, Result};
 use crate::limits;
 use crate::source::{NamedAttachment, Operation, RecordChunk, SendRecord, UnreadableRecord};
 
-/// Properties with which a record may begin; the objects inside of records begin with others (`Name`, `Path`, …), but for
-/// `Id`. A blob's records begin alike, so the property of a record that was read counts too.
+/// Properties with which a record may begin; the objects inside of records begin with others (`Name`, `Path`, …), but
+/// for `Id`. A blob's records begin alike, so the property of a record that was read counts too.
 const FIRST_KEYS: &[&[u8]] = &[
-    b"AppAccessContext", b"AppId", b"ClientAppId", b"ClientIP", b"ClientIPAddress", b"ClientInfoString", b"CreationTime", b"Id",
-    b"MailboxGuid", b"Operation", b"OrganizationId", b"RecordType", b"ResultStatus", b"UserId", b"UserKey", b"UserType", b"Workload",
+    b"AppAccessContext",
+    b"AppId",
+    b"ClientAppId",
+    b"ClientIP",
+    b"ClientIPAddress",
+    b"ClientInfoString",
+    b"CreationTime",
+    b"Id",
+    b"MailboxGuid",
+    b"Operation",
+    b"OrganizationId",
+    b"RecordType",
+    b"ResultStatus",
+    b"UserId",
+    b"UserKey",
+    b"UserType",
+    b"Workload",
 ];
 
 /// Bytes that are split before results are looked at; bounds the buffer when a blob comes in large pieces.
@@ -171,14 +187,17 @@ impl Records {
             }
             Some(_) => {
                 let beginning = String::from_utf8_lossy(&text[..text.len().min(80)]).into_owned();
-                let message = format!("the blob is not a JSON array, it begins with `{}`", crate::http::one_line(&beginning));
+                let message =
+                    format!("the blob is not a JSON array, it begins with `{}`", crate::http::one_line(&beginning));
                 Err(Error::new(Code::ContentUnreadable, message))
             }
         }
     }
 
     fn next_record(&mut self, buffer: &[u8], out: &mut RecordChunk) -> bool {
-        let Some(skipped) = buffer[self.at..].iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b',')) else {
+        let Some(skipped) =
+            buffer[self.at..].iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b','))
+        else {
             self.at = buffer.len();
             self.start = self.at;
             return false;
@@ -228,7 +247,9 @@ impl Records {
                 Some(b'[') => return self.lose_the_way(),
                 Some(b',' | b']' | b'{') => break,
                 // The remains of a record that closed too early; a quote here would turn the strings inside out.
-                Some(byte) if *byte == b'"' || (is_closed && !byte.is_ascii_whitespace()) => return self.lose_the_way(),
+                Some(byte) if *byte == b'"' || (is_closed && !byte.is_ascii_whitespace()) => {
+                    return self.lose_the_way();
+                }
                 Some(_) => {}
             }
             at += 1;
@@ -346,7 +367,8 @@ impl Records {
 
     /// Looks for the next place that begins like a record.
     fn find_the_way(&mut self, buffer: &[u8], out: &mut RecordChunk) -> bool {
-        let Some(found) = memchr::memchr(b'{', &buffer[self.at.min(buffer.len())..]).map(|offset| self.at + offset) else {
+        let Some(found) = memchr::memchr(b'{', &buffer[self.at.min(buffer.len())..]).map(|offset| self.at + offset)
+        else {
             self.at = buffer.len();
             return false;
         };
@@ -371,8 +393,8 @@ impl Records {
         }
     }
 
-    /// Whether the brace at `at` begins a record: a comma before it, one of the known properties behind it. `None`: too few
-    /// bytes to tell.
+    /// Whether the brace at `at` begins a record: a comma before it, one of the known properties behind it. `None`:
+    /// too few bytes to tell.
     fn begins_record(&self, text: &[u8], at: usize) -> Option<bool> {
         if !text[..at].trim_ascii_end().ends_with(b",") {
             return Some(false);
@@ -380,7 +402,9 @@ impl Records {
         let behind = &text[at + 1..];
         match first_key(behind) {
             Some(key) => Some(key == self.first_key || FIRST_KEYS.contains(&key)),
-            None if behind.len() > 64 || behind.trim_ascii_start().first().is_some_and(|byte| *byte != b'"') => Some(false),
+            None if behind.len() > 64 || behind.trim_ascii_start().first().is_some_and(|byte| *byte != b'"') => {
+                Some(false)
+            }
             None => None,
         }
     }
@@ -423,8 +447,8 @@ impl Records {
     }
 }
 
-/// Where the record ends with which a text begins, if it is good JSON, whole, and followed as it should be. That is how it
-/// nearly always is, and four times as fast as the step-by-step way, which takes over for the rest.
+/// Where the record ends with which a text begins, if it is good JSON, whole, and followed as it should be. That is
+/// how it nearly always is, and four times as fast as the step-by-step way, which takes over for the rest.
 fn whole_record(text: &[u8]) -> Option<usize> {
     let mut values = serde_json::Deserializer::from_slice(text).into_iter::<IgnoredAny>();
     values.next()?.ok()?;
@@ -587,7 +611,10 @@ fn read_send(record: &Map<String, Value>) -> Result<Option<SendRecord>, String> 
             Operation::SendAs => text(record, "SendAsUserSmtp"),
             Operation::SendOnBehalf => text(record, "SendOnBehalfOfUserSmtp"),
         },
-        client_ip: ["ClientIP", "ClientIPAddress", "ActorIP"].into_iter().find_map(|key| text(record, key)).map(|ip| plain_ip(&ip)),
+        client_ip: ["ClientIP", "ClientIPAddress", "ActorIP"]
+            .into_iter()
+            .find_map(|key| text(record, key))
+            .map(|ip| plain_ip(&ip)),
         client_info: text(record, "ClientInfoString"),
         app_id: text(record, "AppId").or_else(|| text(record, "ClientAppId")),
         saved_to_sent_items: flag(record, "SaveToSentItems"),
@@ -625,7 +652,8 @@ pub(super) fn parse_time(text: &str) -> Option<Time> {
 fn plain_ip(text: &str) -> String {
     let bracketed = text.strip_prefix('[').and_then(|rest| rest.split(']').next());
     let before_port = text.rsplit_once(':').map(|(address, _)| address);
-    let address = [Some(text), bracketed, before_port].into_iter().flatten().find_map(|part| part.parse::<IpAddr>().ok());
+    let address =
+        [Some(text), bracketed, before_port].into_iter().flatten().find_map(|part| part.parse::<IpAddr>().ok());
     address.map_or_else(|| text.to_owned(), |address| address.to_string())
 }
 

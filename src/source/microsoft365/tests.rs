@@ -82,20 +82,28 @@ fn credentials_and_overrides_are_kept_without_secrets() {
     assert_eq!(text, r#"{"certificate":{"file":"/etc/waybill.pem"}}"#);
     assert_eq!(serde_json::from_str::<Credential>(&text).unwrap(), credential);
     assert_eq!(serde_json::to_string(&Credential::ManagedIdentity).unwrap(), r#""managed_identity""#);
-    assert_eq!(serde_json::from_str::<Credential>(r#"{"workload_identity":{}}"#).unwrap(), Credential::WorkloadIdentity { token_file: None });
+    assert_eq!(
+        serde_json::from_str::<Credential>(r#"{"workload_identity":{}}"#).unwrap(),
+        Credential::WorkloadIdentity { token_file: None }
+    );
     assert_eq!(serde_json::to_string(&Overrides::default()).unwrap(), "{}");
 }
 
 #[test]
 fn names_are_encoded_whole_and_cannot_step_out_of_their_place() {
     let source = Microsoft365::new(settings(Cloud::Worldwide, Overrides::default())).unwrap();
-    let url = source.tenant.graph_url(&["users", "a#EXT#@x.org", "messages", "AA/+=", "$value"], &[("$filter", "id eq '<a+b=c@x>'")]);
+    let url = source
+        .tenant
+        .graph_url(&["users", "a#EXT#@x.org", "messages", "AA/+=", "$value"], &[("$filter", "id eq '<a+b=c@x>'")]);
     assert_eq!(
         url.unwrap().as_str(),
         "https://graph.microsoft.com/v1.0/users/a%23EXT%23%40x.org/messages/AA%2F%2B%3D/%24value?$filter=id%20eq%20%27%3Ca%2Bb%3Dc%40x%3E%27"
     );
     for name in ["..", ".", ""] {
-        assert_eq!(source.tenant.graph_url(&["users", name, "messages"], &[]).unwrap_err().code(), Code::MailboxMissing);
+        assert_eq!(
+            source.tenant.graph_url(&["users", name, "messages"], &[]).unwrap_err().code(),
+            Code::MailboxMissing
+        );
     }
     assert_eq!(source.tenant.graph_link("https://evil.example/v1.0/users").unwrap_err().code(), Code::ServiceProtocol);
     assert!(source.tenant.graph_link("https://graph.microsoft.com/v1.0/users?$skiptoken=x").is_ok());

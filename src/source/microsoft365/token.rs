@@ -12,7 +12,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use oauth2::basic::BasicClient;
 use oauth2::{
-    AsyncHttpClient, AuthType, ClientId, ClientSecret, HttpRequest, HttpResponse, RequestTokenError, Scope, TokenResponse, TokenUrl,
+    AsyncHttpClient, AuthType, ClientId, ClientSecret, HttpRequest, HttpResponse, RequestTokenError, Scope,
+    TokenResponse, TokenUrl,
 };
 use serde::Deserialize;
 use tokio::sync::Semaphore;
@@ -131,7 +132,9 @@ impl Tokens {
                 Ok(turn) => turn,
                 Err(_) => return Ok(ticket),
             },
-            None => self.asking.acquire().await.map_err(|_| Error::new(Code::Internal, "the token's turn was closed"))?,
+            None => {
+                self.asking.acquire().await.map_err(|_| Error::new(Code::Internal, "the token's turn was closed"))?
+            }
         };
         // While we waited, somebody else may have got a token, or an answer that is ours too.
         if let Some((ticket, true)) = self.held() {
@@ -199,8 +202,9 @@ impl Tokens {
     }
 
     fn keep(&self, fresh: Fresh, asked: Instant) -> Result<Ticket> {
-        let mut header = HeaderValue::from_str(&format!("Bearer {}", fresh.token.expose()))
-            .map_err(|_| Error::new(Code::ServiceProtocol, "the token endpoint gave a token that no header can carry"))?;
+        let mut header = HeaderValue::from_str(&format!("Bearer {}", fresh.token.expose())).map_err(|_| {
+            Error::new(Code::ServiceProtocol, "the token endpoint gave a token that no header can carry")
+        })?;
         header.set_sensitive(true);
         let mut state = locked(&self.state);
         state.generation += 1;
@@ -224,15 +228,17 @@ impl Tokens {
 
     /// The client-credentials grant of OAuth 2.
     async fn ask_entra(&self, proof: Proof) -> Result<Fresh> {
-        let token_url = TokenUrl::new(self.token_url.to_string())
-            .map_err(|error| Error::new(Code::Configuration, format!("`{}` is no token endpoint: {error}", self.token_url)))?;
+        let token_url = TokenUrl::new(self.token_url.to_string()).map_err(|error| {
+            Error::new(Code::Configuration, format!("`{}` is no token endpoint: {error}", self.token_url))
+        })?;
         let mut client = BasicClient::new(ClientId::new(self.application.client_id.to_string()))
             .set_auth_type(AuthType::RequestBody)
             .set_token_uri(token_url);
         if let Proof::Secret(secret) = &proof {
             client = client.set_client_secret(ClientSecret::new(secret.expose().clone()));
         }
-        let mut grant = client.exchange_client_credentials().add_scope(Scope::new(format!("{}/.default", self.resource)));
+        let mut grant =
+            client.exchange_client_credentials().add_scope(Scope::new(format!("{}/.default", self.resource)));
         if let Proof::Assertion(assertion) = proof {
             grant = grant
                 .add_extra_param("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
@@ -243,12 +249,14 @@ impl Tokens {
             RequestTokenError::Request(error) => error,
             RequestTokenError::ServerResponse(refusal) => {
                 let description = refusal.error_description().map_or("", String::as_str);
-                refused(&refusal.error().to_string(), description)
+                refused(refusal.error().as_ref(), description)
             }
             RequestTokenError::Parse(error, _) => {
                 Error::new(Code::ServiceProtocol, format!("the token endpoint's answer cannot be read: {error}"))
             }
-            RequestTokenError::Other(problem) => Error::new(Code::ServiceProtocol, format!("the token endpoint: {problem}")),
+            RequestTokenError::Other(problem) => {
+                Error::new(Code::ServiceProtocol, format!("the token endpoint: {problem}"))
+            }
         })?;
         Ok(Fresh {
             token: Secret::new(answer.access_token().secret().clone()),
@@ -285,16 +293,22 @@ impl Tokens {
             .append_pair("api-version", "2018-02-01")
             .append_pair("resource", &self.resource)
             .append_pair("client_id", &self.application.client_id.to_string());
-        let request = Request::get(TOKEN, url).header(HeaderName::from_static("metadata"), HeaderValue::from_static("true"));
+        let request =
+            Request::get(TOKEN, url).header(HeaderName::from_static("metadata"), HeaderValue::from_static("true"));
         let answer = self.http.read(&request, &TokenService { clock: &self.clock }, whole).await?;
         if !answer.status.is_success() {
             let last = describe(&answer);
-            return Err(Error::new(Code::SecretRefused, format!("the machine's metadata service gives no token: {last}")));
+            return Err(Error::new(
+                Code::SecretRefused,
+                format!("the machine's metadata service gives no token: {last}"),
+            ));
         }
-        let token: MachineToken = serde_json::from_slice(&answer.body)
-            .map_err(|error| Error::new(Code::ServiceProtocol, format!("the metadata service's answer cannot be read: {error}")))?;
+        let token: MachineToken = serde_json::from_slice(&answer.body).map_err(|error| {
+            Error::new(Code::ServiceProtocol, format!("the metadata service's answer cannot be read: {error}"))
+        })?;
         // A number in a string, as version 1 of the endpoint gives it.
-        let life = token.expires_in.as_u64().or_else(|| token.expires_in.as_str().and_then(|text| u64::from_str(text).ok()));
+        let life =
+            token.expires_in.as_u64().or_else(|| token.expires_in.as_str().and_then(|text| u64::from_str(text).ok()));
         Ok(Fresh { token: Secret::new(token.access_token), life: life.map_or(limits::TOKEN_LIFE, Duration::from_secs) })
     }
 }
@@ -357,25 +371,36 @@ fn refused(error: &str, description: &str) -> Error {
         Some(7_000_222) => (Code::SecretExpired, "the client secret has expired"),
         Some(700_027) if description.contains("expired") => (Code::SecretExpired, "the certificate has expired"),
         Some(7_000_215) => (Code::SecretRefused, "Microsoft Entra does not accept the client secret"),
-        Some(7_000_218) => (Code::SecretRefused, "Microsoft Entra found neither a secret nor an assertion in the request"),
+        Some(7_000_218) => {
+            (Code::SecretRefused, "Microsoft Entra found neither a secret nor an assertion in the request")
+        }
         Some(700_027 | 50_012) => (Code::SecretRefused, "Microsoft Entra does not accept the certificate"),
-        Some(70_021 | 700_211 | 700_213) => (Code::SecretRefused, "no federated credential of the application matches the identity"),
-        Some(500_133 | 50_013 | 700_024) => (Code::ClockSkew, "the assertion is outside of its time in the eyes of Microsoft Entra"),
+        Some(70_021 | 700_211 | 700_213) => {
+            (Code::SecretRefused, "no federated credential of the application matches the identity")
+        }
+        Some(500_133 | 50_013 | 700_024) => {
+            (Code::ClockSkew, "the assertion is outside of its time in the eyes of Microsoft Entra")
+        }
         Some(700_016) => (Code::ApplicationMissing, "the application does not exist in the tenant"),
         Some(7_000_112) => (Code::ApplicationMissing, "the application is disabled in the tenant"),
-        Some(90_002 | 900_023 | 90_038 | 900_382 | 900_432) => (Code::TenantUnknown, "the tenant does not exist in this cloud"),
+        Some(90_002 | 900_023 | 90_038 | 900_382 | 900_432) => {
+            (Code::TenantUnknown, "the tenant does not exist in this cloud")
+        }
         Some(500_011) => (Code::PermissionMissing, "the tenant does not know the service for which a token was asked"),
         Some(65_001 | 65_004 | 650_051 | 90_094) => (Code::PermissionMissing, "nobody consented to the application"),
         Some(53_003) => (Code::PermissionMissing, "a Conditional Access policy blocks the application"),
         _ => match error {
             "invalid_client" => (Code::SecretRefused, "Microsoft Entra does not accept the credential"),
             "unauthorized_client" => (Code::ApplicationMissing, "Microsoft Entra does not accept the application"),
-            "consent_required" | "interaction_required" => (Code::PermissionMissing, "nobody consented to the application"),
+            "consent_required" | "interaction_required" => {
+                (Code::PermissionMissing, "nobody consented to the application")
+            }
             _ => (Code::ServiceProtocol, "Microsoft Entra refused the token request"),
         },
     };
     // Behind the sentence stand ids and the time, on lines of their own in older texts and after blanks in newer ones.
-    let sentence = description.split(" Trace ID:").next().and_then(|text| text.split("\r\n").next()).unwrap_or_default();
+    let sentence =
+        description.split(" Trace ID:").next().and_then(|text| text.split("\r\n").next()).unwrap_or_default();
     Error::new(code, format!("{what}: {}", one_line(&format!("{error} {sentence}"))))
 }
 

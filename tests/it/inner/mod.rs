@@ -1,6 +1,7 @@
 //! Runs inside this process: a mail service in memory, a store that can fail, and a clock that stands still.
 
-pub mod store;
+pub(crate) mod simulated;
+pub(crate) mod store;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,22 +21,22 @@ use waybill::source::{
 };
 
 /// When the scripts begin.
-pub fn noon() -> Time {
+pub(crate) fn noon() -> Time {
     DateTime::parse_from_rfc3339("2026-11-02T12:00:00Z").unwrap().with_timezone(&Utc)
 }
 
 /// A connection to a mail service in memory.
-pub struct Tenant {
-    pub source: Arc<Memory>,
-    pub clock: Clock,
-    pub scope: Scope,
-    pub since: Time,
-    pub interrupt: CancellationToken,
+pub(crate) struct Tenant {
+    pub(crate) source: Arc<Memory>,
+    pub(crate) clock: Clock,
+    pub(crate) scope: Scope,
+    pub(crate) since: Time,
+    pub(crate) interrupt: CancellationToken,
     id: Uuid,
 }
 
 impl Tenant {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let clock = Clock::manual(noon());
         Self {
             source: Arc::new(Memory::new(clock.clone())),
@@ -47,11 +48,11 @@ impl Tenant {
         }
     }
 
-    pub fn at(&self, minutes: i64) -> Time {
+    pub(crate) fn at(&self, minutes: i64) -> Time {
         noon() + Duration::minutes(minutes)
     }
 
-    pub fn job(&self, owed_only: bool) -> Job {
+    pub(crate) fn job(&self, owed_only: bool) -> Job {
         Job {
             connection_id: self.id,
             connection_name: "memory".to_owned(),
@@ -65,16 +66,20 @@ impl Tenant {
         }
     }
 
-    pub async fn run(&self, lake: &Lake) -> Result<Report> {
+    pub(crate) async fn run(&self, lake: &Lake) -> Result<Report> {
         run::run(self.job(false), Arc::clone(&self.source), lake).await
     }
 
     /// Sends message `number` with attachments of these names; its copy can be found from the time that it was sent.
     /// Returns the record, which nobody has published yet.
-    pub fn send(&self, number: u32, names: &[&str]) -> SendRecord {
-        let sent = noon() - Duration::minutes(30) + Duration::seconds(i64::from(number));
-        let mailbox = format!("user{}@contoso.example", number % 3);
-        let message_id = format!("<{number}@contoso.example>");
+    pub(crate) fn send(&self, number: u32, names: &[&str]) -> SendRecord {
+        let message = self.message(number, names);
+        self.source.add_message(message.sent, message);
+        record(number, names)
+    }
+
+    /// Message `number`, whose attachments have their bytes, and which is in no mailbox yet.
+    pub(crate) fn message(&self, number: u32, names: &[&str]) -> Message {
         let attachments = names.iter().enumerate().map(|(index, name)| {
             let id = format!("attachment-{number}-{index}");
             self.source.set_bytes(&id, content(number, index));
@@ -88,51 +93,64 @@ impl Tenant {
                 source_url: None,
             }
         });
-        let message = Message {
-            mailbox: mailbox.clone(),
+        Message {
+            mailbox: mailbox(number),
             id: format!("message-{number}"),
-            internet_message_id: message_id.clone(),
+            internet_message_id: format!("<{number}@contoso.example>"),
             subject: Some(format!("subject {number}")),
             sender: None,
             from: None,
             to: Vec::new(),
             cc: Vec::new(),
             bcc: Vec::new(),
-            sent,
+            sent: sent(number),
             attachments: attachments.collect(),
-        };
-        self.source.add_message(sent, message);
-        SendRecord {
-            id: Uuid::from_u128(0x1000 + u128::from(number)).to_string(),
-            operation: Operation::Send,
-            created: sent,
-            actor: mailbox.clone(),
-            mailbox,
-            mailbox_guid: None,
-            tenant_id: None,
-            internet_message_id: Some(message_id),
-            subject: None,
-            attachments: names
-                .iter()
-                .map(|name| NamedAttachment { name: (*name).to_owned(), store_size_bytes: None })
-                .collect(),
-            recipients: Vec::new(),
-            sent_as: None,
-            client_ip: None,
-            client_info: None,
-            app_id: None,
-            saved_to_sent_items: None,
         }
     }
 }
 
+/// Whose message `number` is.
+pub(crate) fn mailbox(number: u32) -> String {
+    format!("user{}@contoso.example", number % 3)
+}
+
+/// When message `number` was sent.
+pub(crate) fn sent(number: u32) -> Time {
+    noon() - Duration::minutes(30) + Duration::seconds(i64::from(number))
+}
+
+/// The audit record of message `number`.
+pub(crate) fn record(number: u32, names: &[&str]) -> SendRecord {
+    SendRecord {
+        id: Uuid::from_u128(0x1000 + u128::from(number)).to_string(),
+        operation: Operation::Send,
+        created: sent(number),
+        actor: mailbox(number),
+        mailbox: mailbox(number),
+        mailbox_guid: None,
+        tenant_id: None,
+        internet_message_id: Some(format!("<{number}@contoso.example>")),
+        subject: None,
+        attachments: names
+            .iter()
+            .map(|name| NamedAttachment { name: (*name).to_owned(), store_size_bytes: None })
+            .collect(),
+        recipients: Vec::new(),
+        sent_as: None,
+        client_ip: None,
+        client_info: None,
+        app_id: None,
+        saved_to_sent_items: None,
+    }
+}
+
 /// The bytes of an attachment.
-pub fn content(number: u32, index: usize) -> Vec<u8> {
+pub(crate) fn content(number: u32, index: usize) -> Vec<u8> {
     format!("attachment {index} of message {number}\n").repeat(3 + number as usize % 5).into_bytes()
 }
 
 /// What an undisturbed lake holds for a row: `message/name` → MD5.
-pub fn expected(sends: &[(u32, Vec<&str>)]) -> BTreeMap<String, Vec<String>> {
+pub(crate) fn expected(sends: &[(u32, Vec<&str>)]) -> BTreeMap<String, Vec<String>> {
     let mut rows: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (number, names) in sends {
         for (index, name) in names.iter().enumerate() {
@@ -147,7 +165,7 @@ pub fn expected(sends: &[(u32, Vec<&str>)]) -> BTreeMap<String, Vec<String>> {
 }
 
 /// What a lake holds, in the same form; a row without a hash has its status there.
-pub async fn actual(lake: &Lake) -> BTreeMap<String, Vec<String>> {
+pub(crate) async fn actual(lake: &Lake) -> BTreeMap<String, Vec<String>> {
     let mut rows: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for row in query(lake, "SELECT internet_message_id, file_name, coalesce(md5, hash_status) AS md5 FROM file_events").await {
         let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
@@ -158,7 +176,7 @@ pub async fn actual(lake: &Lake) -> BTreeMap<String, Vec<String>> {
 }
 
 /// Asks a lake in SQL; rows as JSON objects.
-pub async fn query(lake: &Lake, statement: &str) -> Vec<serde_json::Value> {
+pub(crate) async fn query(lake: &Lake, statement: &str) -> Vec<serde_json::Value> {
     let batches = Search::open(lake).await.unwrap().sql(statement).await.unwrap().collect().await.unwrap();
     let mut writer = arrow::json::ArrayWriter::new(Vec::new());
     writer.write_batches(&batches.iter().collect::<Vec<_>>()).unwrap();
@@ -168,6 +186,6 @@ pub async fn query(lake: &Lake, statement: &str) -> Vec<serde_json::Value> {
 }
 
 /// The one number that a query gives.
-pub async fn count(lake: &Lake, statement: &str) -> i64 {
+pub(crate) async fn count(lake: &Lake, statement: &str) -> i64 {
     query(lake, statement).await[0].as_object().unwrap().values().next().unwrap().as_i64().unwrap()
 }

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 /// How a write fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// With an error, and nothing was written.
     Before,
     /// With an error, although it was written.
@@ -32,23 +32,23 @@ pub enum Failure {
 
 /// The store.
 #[derive(Debug)]
-pub struct FaultyStore {
+pub(crate) struct FaultyStore {
     inner: Arc<InMemory>,
     writes: AtomicU64,
     fails_at: u64,
     failure: Failure,
     /// Told when a write hangs.
-    pub hung: Notify,
+    pub(crate) hung: Notify,
 }
 
 impl FaultyStore {
     /// The nth write from now on fails; 0: none.
-    pub fn new(inner: Arc<InMemory>, fails_at: u64, failure: Failure) -> Arc<Self> {
+    pub(crate) fn new(inner: Arc<InMemory>, fails_at: u64, failure: Failure) -> Arc<Self> {
         Arc::new(Self { inner, writes: AtomicU64::new(0), fails_at, failure, hung: Notify::new() })
     }
 
     /// How many writes there were.
-    pub fn writes(&self) -> u64 {
+    pub(crate) fn writes(&self) -> u64 {
         self.writes.load(Ordering::SeqCst)
     }
 

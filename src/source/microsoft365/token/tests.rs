@@ -76,7 +76,9 @@ async fn a_workload_identity_sends_its_file_as_it_is_each_time_anew() {
     let log = Arc::clone(&seen);
     let answer = move |RawForm(form): RawForm| {
         locked(&log).push(String::from_utf8(form.to_vec()).unwrap());
-        async { ([("content-type", "application/json")], r#"{"token_type":"Bearer","expires_in":3599,"access_token":"t"}"#) }
+        async {
+            ([("content-type", "application/json")], r#"{"token_type":"Bearer","expires_in":3599,"access_token":"t"}"#)
+        }
     };
     let url = serve(axum::Router::new().route("/token", post(answer))).await;
     let file = tempfile::NamedTempFile::new().unwrap();
