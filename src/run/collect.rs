@@ -3,7 +3,7 @@
 //! A blob is done when it was read to its end and each of its sends met its fate; only then is it marked as read. Rows of
 //! a blob that is not done may be committed before: their records are marked as seen, and the blob is read again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::NaiveDate;
 
@@ -36,6 +36,9 @@ pub(super) struct Collector {
     blobs: HashMap<(Window, String), Blob>,
     records_since_commit: u64,
     last_commit: Time,
+    /// Mailboxes that refused, and messages that were found.
+    denied: HashSet<String>,
+    found: u64,
     pub(super) report: Report,
 }
 
@@ -65,6 +68,8 @@ impl Collector {
             blobs: HashMap::new(),
             records_since_commit: 0,
             last_commit,
+            denied: HashSet::new(),
+            found: 0,
             report,
         }
     }
@@ -111,6 +116,16 @@ impl Collector {
     pub(super) fn subscription_was_off(&mut self, window: Window) {
         let reason = format!("{}: the audit subscription was off and was started by this run", Code::SubscriptionDisabled);
         self.gap(GapKind::Subscription, Some(window), None, None, reason);
+    }
+
+    /// A refusal by every mailbox that was asked is not a policy about some of them: the permission is missing.
+    fn every_mailbox_refused(&self) -> Option<Error> {
+        (self.denied.len() >= 2 && self.found == 0).then(|| {
+            Error::new(
+                Code::PermissionMissing,
+                format!("each of the {} mailboxes that were asked refused: `Mail.Read` is not in force", self.denied.len()),
+            )
+        })
     }
 
     pub(super) fn collect(&mut self, fate: Fate, now: Time) {
@@ -179,6 +194,11 @@ impl Collector {
         if is_whole {
             super::plan::close(&mut self.state, now);
         }
+        if self.report.error.is_none()
+            && let Some(error) = self.every_mailbox_refused()
+        {
+            self.report.end_with(&error);
+        }
         self.report.finish(now, &self.state);
         // The run's row is part of its last commit, so it must say what that commit is about to do.
         let last = self.writer.preview(&self.rows, &self.replaces).await?;
@@ -231,6 +251,7 @@ impl Collector {
         self.report.sends_met += 1;
         match outcome {
             Outcome::Events { rows, owed } => {
+                self.found += 1;
                 self.state.owed.hashes.extend(owed);
                 self.add(rows);
             }
@@ -244,6 +265,9 @@ impl Collector {
                 }
             }
             Outcome::Owed { rows, owed } => {
+                if owed.reason.starts_with(Code::MailboxDenied.as_str()) {
+                    self.denied.insert(owed.send.mailbox.clone());
+                }
                 self.state.owed.messages.push(*owed);
                 self.add(rows);
             }

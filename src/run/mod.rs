@@ -106,8 +106,7 @@ pub async fn run<S: Source>(job: Job, source: Arc<S>, lake: &Lake) -> Result<Rep
         }
         Err(error) => {
             warn!(code = %error.code(), %error, "the run ends before its time");
-            collector.report.exit_code = error.code().exit_code();
-            collector.report.error = Some(Failure::from(&error));
+            collector.report.end_with(&error);
         }
     }
     collector.finish(job.clock.now(), is_whole).await?;
@@ -196,6 +195,7 @@ impl Collector {
         for lost in self.extend(now) {
             self.lost(lost);
         }
+        // On the first run there is nothing before the start of the feed that anybody was promised.
         if feed == Feed::Started
             && !self.is_first()
             && let Some(window) = Window::new(from, self.state().watermark)

@@ -158,6 +158,12 @@ impl Report {
         *self.failures.entry(error.code().to_string()).or_default() += 1;
     }
 
+    /// Says what ended the run before its time, or made it worthless.
+    pub(super) fn end_with(&mut self, error: &Error) {
+        self.exit_code = error.code().exit_code();
+        self.error = Some(Failure::from(error));
+    }
+
     /// Draws the conclusion.
     pub(super) fn finish(&mut self, now: Time, state: &State) {
         self.finished_at = now;
