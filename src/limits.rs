@@ -92,8 +92,9 @@ pub const MESSAGE_AWAITED: chrono::Duration = chrono::Duration::hours(48);
 /// Age of a send up to which a hash that failed is tried again by later runs.
 pub const HASH_AWAITED: chrono::Duration = chrono::Duration::days(14);
 
-/// Record ids that a checkpoint remembers. They only save requests (the lake itself decides what is new), so the oldest may go.
-pub const SEEN_RECORDS: usize = 200_000;
+/// Record ids that a checkpoint remembers, about 2 MB of it. They only save requests (the lake itself decides what is new),
+/// so the oldest may go.
+pub const SEEN_RECORDS: usize = 50_000;
 
 /// How long a record id is remembered: as long as the feed can repeat it.
 pub const SEEN_TIME: chrono::Duration = chrono::Duration::days(8);

@@ -119,8 +119,8 @@ impl Writer {
     /// Like [`Writer::commit`].
     pub async fn preview(&mut self, rows: &[FileEvent], replaces: &[(String, NaiveDate)]) -> Result<Committed> {
         self.events.refresh().await?;
-        let files = self.events.files().await?;
-        self.index.cover(&self.events, &files, &dates(rows, replaces)).await?;
+        let files = self.events.files_of(&dates(rows, replaces)).await?;
+        self.index.cover(&self.events, &files).await?;
         Ok(self.sort_out(rows, replaces).counts)
     }
 
@@ -149,8 +149,8 @@ impl Writer {
             if let Some(error) = unclear.take() {
                 debug!(%error, "a commit failed without an answer and did not land; trying again");
             }
-            let files = self.events.files().await?;
-            self.index.cover(&self.events, &files, &dates).await?;
+            let files = self.events.files_of(&dates).await?;
+            self.index.cover(&self.events, &files).await?;
             let (actions, committed) = self.prepare(&files, rows, replaces).await?;
             self.index.pending = committed;
             let operation = if committed.replaced == 0 {
@@ -306,12 +306,9 @@ struct Index {
 }
 
 impl Index {
-    async fn cover(&mut self, table: &Table, files: &[DataFile], dates: &BTreeSet<NaiveDate>) -> Result<()> {
-        let wanted = files.iter().filter(|file| file.date.is_none_or(|date| dates.contains(&date)));
-        for file in wanted {
-            if self.known.contains(file.path.as_ref()) {
-                continue;
-            }
+    async fn cover(&mut self, table: &Table, files: &[DataFile]) -> Result<()> {
+        let unread: Vec<&DataFile> = files.iter().filter(|file| !self.known.contains(file.path.as_ref())).collect();
+        for file in unread {
             let number = u32::try_from(self.paths.len()).or_error(Code::Internal, "a table has too many files")?;
             let mut stream = table.read(file, Some(&["event_id"])).await?;
             while let Some(rows) = stream

@@ -3,7 +3,7 @@
 //! The only file that knows how the Delta library is driven. Conflicts are not left to it: a commit is tried for exactly
 //! one version, and whoever loses looks at the new state and decides again (`commit`, `maintain`).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -17,7 +17,7 @@ use deltalake_core::logstore::{StorageConfig, default_logstore};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::table::config::TablePropertiesExt as _;
 use deltalake_core::{DeltaTable, DeltaTableError};
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::TryStreamExt as _;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -183,6 +183,15 @@ impl Table {
     /// # Errors
     /// `lake-damaged` when the log cannot be understood.
     pub async fn files(&self) -> Result<Vec<DataFile>> {
+        self.files_if(|_| true).await
+    }
+
+    /// The data files of these days only: a commit must not pay for the table's age.
+    pub(super) async fn files_of(&self, dates: &BTreeSet<NaiveDate>) -> Result<Vec<DataFile>> {
+        self.files_if(|date| date.is_none_or(|date| dates.contains(&date))).await
+    }
+
+    async fn files_if(&self, is_wanted: impl Fn(Option<NaiveDate>) -> bool) -> Result<Vec<DataFile>> {
         let describe = |error| self.error(error, "cannot list the files of");
         let snapshot = self.delta.snapshot().map_err(describe)?;
         let log = self.delta.log_store();
@@ -190,18 +199,18 @@ impl Table {
         snapshot
             .snapshot()
             .file_views(log.as_ref(), None)
-            .map(|view| {
-                let view = view.map_err(describe)?;
-                let remove = view.remove_action(true);
-                let date = partition
-                    .and_then(|column| remove.partition_values.as_ref()?.get(column)?.as_deref()?.parse().ok());
-                Ok(DataFile {
+            .map_err(describe)
+            .try_filter_map(|view| {
+                let values = view.partition_values_map();
+                let date = partition.and_then(|column| values.get(column)?.as_deref()?.parse().ok());
+                let file = is_wanted(date).then(|| DataFile {
                     path: view.object_store_path(),
                     size: u64::try_from(view.size()).unwrap_or_default(),
                     date,
                     stats: view.stats(),
-                    remove,
-                })
+                    remove: view.remove_action(true),
+                });
+                std::future::ready(Ok(file))
             })
             .try_collect()
             .await

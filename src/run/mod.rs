@@ -134,7 +134,7 @@ async fn gather<S: Source>(job: &Job, stamp: &Stamp, source: &Arc<S>, collector:
         stamp: stamp.clone(),
         clock: job.clock.clone(),
         progress: Arc::clone(&job.progress),
-        taken: Mutex::new(collector.state().seen.iter().map(|seen| seen.id.clone()).collect()),
+        taken: Mutex::new(collector.state().seen.iter().flat_map(|seen| seen.ids.iter().cloned()).collect()),
         claimed: Mutex::default(),
         sends: sends_in.downgrade(),
         fates: fates_in.downgrade(),

@@ -23,7 +23,7 @@ pub struct State {
     pub watermark: Time,
     /// Windows that are not closed: not read whole, or so new that content may still be listed late. In order.
     pub windows: Vec<OpenWindow>,
-    /// Records whose fate is known, oldest first. Saves requests; what makes a row single is its event id in the lake.
+    /// Records whose fate is known, the oldest first. Saves requests; what makes a row single is its event id in the lake.
     pub seen: VecDeque<Seen>,
     /// Work for later runs.
     pub owed: Owed,
@@ -42,13 +42,13 @@ pub struct OpenWindow {
     pub listed: bool,
 }
 
-/// A record that met its fate.
+/// Records that met their fate with one commit.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Seen {
-    /// The record's id.
-    pub id: String,
-    /// When it met its fate.
+    /// When.
     pub at: Time,
+    /// Their ids.
+    pub ids: Vec<String>,
 }
 
 /// What could not be had yet.
@@ -116,11 +116,16 @@ impl State {
     }
 
     /// Remembers records, and forgets those that the feed can no longer repeat or that are too many.
-    pub fn remember(&mut self, ids: impl IntoIterator<Item = String>, now: Time) {
-        self.seen.extend(ids.into_iter().map(|id| Seen { id, at: now }));
-        while self.seen.len() > limits::SEEN_RECORDS
-            || self.seen.front().is_some_and(|seen| seen.at < now - limits::SEEN_TIME)
-        {
+    pub fn remember(&mut self, ids: Vec<String>, now: Time) {
+        if !ids.is_empty() {
+            self.seen.push_back(Seen { at: now, ids });
+        }
+        let mut count: usize = self.seen.iter().map(|seen| seen.ids.len()).sum();
+        while let Some(oldest) = self.seen.front() {
+            if count <= limits::SEEN_RECORDS && oldest.at >= now - limits::SEEN_TIME {
+                break;
+            }
+            count -= oldest.ids.len();
             self.seen.pop_front();
         }
     }

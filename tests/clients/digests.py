@@ -69,7 +69,8 @@ def split(raw, boundary):
         if found.group(1):
             return pieces
     if start is not None:
-        pieces.append(raw[start:])
+        # Cut off before its last boundary: Python gives the line end to that boundary all the same.
+        pieces.append(re.sub(rb"(?:\r\n|\r|\n)\Z", b"", raw[start:]))
     return pieces
 
 

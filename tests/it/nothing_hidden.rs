@@ -12,7 +12,7 @@ use waybill::source::memory::{Call, Record};
 use waybill::source::{Feed, Operation, UnreadableRecord};
 
 use crate::inner::simulated::{Simulated, fault};
-use crate::inner::{Tenant, actual, count, expected, mailbox, noon, query, record, sent};
+use crate::inner::{Tenant, actual, count, expected, mailbox, noon, query, record};
 
 pub(crate) async fn new_lake() -> Lake {
     let lake = Lake::with_store("memory:///lake/", Arc::new(InMemory::new())).unwrap();
@@ -41,11 +41,11 @@ async fn a_blob_that_expired_is_a_gap_and_the_exit_code_tells() {
     assert_eq!((report.exit_code, report.owed.blobs, report.gaps), (3, 1, 0));
     assert_eq!(actual(&lake).await.len(), 1);
 
-    tenant.clock.set(tenant.at(7 * 24 * 60));
+    tenant.clock.set(tenant.at(7 * 24 * 60 - 10));
     let report = tenant.run(&lake).await.unwrap();
     assert_eq!((report.exit_code, report.owed.blobs, report.gaps), (3, 0, 1));
-    let rows = gaps(&lake).await;
-    let row = rows.iter().find(|row| row["kind"] == "blob").unwrap_or_else(|| panic!("{rows:#?}"));
+    let [row] = &gaps(&lake).await[..] else { panic!("one gap") };
+    assert_eq!(row["kind"], "blob");
     assert!(row["reason"].as_str().unwrap().starts_with("content-expired: "), "{row}");
     assert!(row["content_blob_id"].as_str().is_some_and(|id| !id.is_empty()), "{row}");
     assert!(row["remedy"].as_str().is_some_and(|remedy| remedy.starts_with("waybill backfill ")), "{row}");
@@ -218,8 +218,7 @@ async fn an_outage_longer_than_the_feeds_memory_is_a_gap_with_the_command_that_f
     let (begin, end) = (text(noon()), text(oldest));
     let [row] = &gaps(&lake).await[..] else { panic!("one gap") };
     assert_eq!(row["kind"], "feed_memory");
-    let time = |name: &str| row[name].as_str().unwrap().parse::<Time>().unwrap_or_else(|_| format!("{}Z", row[name].as_str().unwrap()).parse().unwrap());
-    assert_eq!((time("window_start"), time("window_end")), (noon(), oldest));
+    assert_eq!((row["window_start"].as_str(), row["window_end"].as_str()), (Some(&*begin), Some(&*end)));
     assert!(row["reason"].as_str().unwrap().starts_with("gap-too-old: "), "{row}");
     assert_eq!(row["remedy"], format!("waybill backfill --connection 'memory' --begin {begin} --end {end} --audit EXPORT"));
     assert_eq!(tenant.run(&lake).await.unwrap().exit_code, 0, "a gap is told once");
@@ -239,17 +238,6 @@ async fn a_subscription_that_was_found_off_is_a_gap() {
     assert!(row["reason"].as_str().unwrap().starts_with("subscription-disabled: "), "{row}");
     let remedy = row["remedy"].as_str().unwrap();
     assert!(remedy.contains(&format!("--begin {} --end {}", text(noon()), text(tenant.at(90)))), "{remedy}");
-}
-
-/// Danger: a first run that asks for the last day finds the subscription off, starts it, and reports an empty day as done.
-#[tokio::test]
-async fn a_first_run_that_has_to_start_the_subscription_says_what_it_cannot_have() {
-    let (tenant, lake) = (Tenant::new(), new_lake().await);
-    tenant.source.set_feed(Feed::Started);
-    let report = tenant.run(&lake).await.unwrap();
-    assert_eq!((report.exit_code, report.gaps), (3, 1));
-    let remedy = gaps(&lake).await[0]["remedy"].as_str().unwrap().to_owned();
-    assert!(remedy.contains(&format!("--begin {} --end {}", text(tenant.since), text(noon()))), "{remedy}");
 }
 
 /// Danger: somebody switches the subscription off while a run reads; the source starts it again, and the hole is not told.
@@ -332,5 +320,4 @@ async fn every_send_that_was_read_has_one_fate() {
     assert_eq!(count(&tenant.lake, "SELECT count(*) FROM file_events").await, in_scope as i64);
     let events = count(&tenant.lake, "SELECT sum(events) FROM runs").await;
     assert_eq!(events, in_scope as i64, "rows that runs say they added");
-    assert!(sent(1) < noon());
 }
