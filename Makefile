@@ -5,7 +5,7 @@
 .PHONY: help demo test lint bench fmt clean
 
 help: ## Lists the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Real e-mails → simulated tenant → run → local lake → "who sent this file, and to whom?"
 	cargo build --locked --bin waybill

@@ -448,9 +448,10 @@ fn check_assertion(simulator: &Simulator, request: &Request, assertion: &str) ->
         ));
     }
     // Five minutes of skew are forgiven.
-    let (now, skew) = (request.now.timestamp(), 300);
-    let expires = claims["exp"].as_i64().unwrap_or_default();
-    let not_before = claims["nbf"].as_i64().unwrap_or_default();
+    let (now, skew) = (request.now.timestamp() as f64, 300.0);
+    // MSAL for Python sends fractions of seconds, and no `nbf`.
+    let expires = claims["exp"].as_f64().unwrap_or_default();
+    let not_before = claims["nbf"].as_f64().unwrap_or_default();
     if expires + skew < now || not_before - skew > now {
         return Err(error(request, 700_024));
     }

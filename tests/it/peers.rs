@@ -4,17 +4,19 @@
 //! Sentinel's function app, and the threads that their users opened.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::net::SocketAddr;
 
 use chrono::{Duration, SubsecRound as _};
 use futures::TryStreamExt as _;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use waybill::clock::Clock;
 use waybill::error::Code;
 use waybill::source::memory::Call;
 use waybill::source::{ContentBlob, Source as _, Window};
 
-use crate::inner::simulated::{Simulated, actual, assert_same, fault, mail, now};
+use crate::inner::simulated::{Simulated, fault, mail, now};
 use crate::inner::{Tenant, count, expected, query, record};
 use crate::nothing_hidden::new_lake;
 use crate::support;
@@ -36,7 +38,7 @@ fn of_blob(blob: &ContentBlob, action: impl Into<Value>) -> Value {
     json!({"on": "blob", "match": blob.id.split('$').nth(1).unwrap(), "do": action.into()})
 }
 
-async fn statuses(tenant: &Simulated, kind: &str) -> BTreeSet<u16> {
+fn statuses(tenant: &Simulated, kind: &str) -> BTreeSet<u16> {
     tenant.simulator.report().requests.get(kind).into_iter().flat_map(|statuses| statuses.keys().copied()).collect()
 }
 
@@ -112,49 +114,39 @@ async fn every_page_of_a_listing_is_read_empty_ones_too() {
 }
 
 /// HTTP does not care for the case of a header's name, and the API was seen to write this one in several.
-/// Provoked: a server that writes it as nobody does, with the next page on the second request.
+/// Provoked: a gateway before the feed that writes it as nobody does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_next_page_is_found_however_its_header_is_written() {
-    use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
     let tenant = Simulated::start(&["users=4,messages=40,attachments=1,size=300"], |options| options.page_blobs = 1).await;
-    // A gateway in front of the feed that rewrites the header's name byte by byte.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let gateway = format!("http://{}", listener.local_addr().unwrap());
-    let feed = tenant.simulator.address();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let (read, mut write) = client.into_split();
-                let (answers, mut requests) = tokio::net::TcpStream::connect(feed).await.unwrap().into_split();
-                tokio::spawn(async move { tokio::io::copy(&mut BufReader::new(read), &mut requests).await });
-                let mut answers = BufReader::new(answers);
-                let mut line = Vec::new();
-                loop {
-                    line.clear();
-                    match answers.read_until(b'\n', &mut line).await {
-                        Ok(0) | Err(_) => return,
-                        Ok(_) => {}
-                    }
-                    let lower = line.to_ascii_lowercase();
-                    if lower.starts_with(b"nextpageuri:") {
-                        line[..11].copy_from_slice(b"nEXTpAGEuRI");
-                    }
-                    if write.write_all(&line).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
+    tokio::spawn(rewrite_next_page(listener, tenant.simulator.address()));
     let end = now().trunc_subsecs(0);
     let window = Window::new(end - Duration::hours(24), end).unwrap();
-    let blobs = tenant.source_at(Clock::System, Some(&gateway)).list(window).await.unwrap();
-    assert_eq!(blobs, tenant.source(Clock::System).list(window).await.unwrap().into_iter().map(|mut blob| {
-        blob.uri = blob.uri.replace(&tenant.simulator.announcement().activity, &gateway);
-        blob
-    }).collect::<Vec<_>>());
-    assert!(blobs.len() > 5);
-    let _ = tokio::io::empty().read_u8().await;
+    let blobs = tenant.source_behind(Clock::System, &gateway).list(window).await.unwrap();
+    let mut wanted = tenant.source(Clock::System).list(window).await.unwrap();
+    assert!(wanted.len() > 5);
+    wanted.iter_mut().for_each(|blob| blob.uri = blob.uri.replace(&tenant.simulator.announcement().activity, &gateway));
+    assert_eq!(blobs, wanted);
+}
+
+/// A gateway that passes everything on and writes one header's name in its own way.
+async fn rewrite_next_page(listener: TcpListener, to: SocketAddr) {
+    while let Ok((client, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            let (mut requests, mut to_client) = client.into_split();
+            let (mut answers, mut to_service) = TcpStream::connect(to).await.unwrap().into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut requests, &mut to_service).await });
+            let mut piece = vec![0; 1 << 20];
+            while let Ok(read @ 1..) = answers.read(&mut piece).await {
+                // The head of an answer comes in one piece.
+                if let Some(at) = memchr::memmem::find(&piece[..read], b"nextpageuri") {
+                    piece[at..at + 11].copy_from_slice(b"nEXTpAGEuRI");
+                }
+                to_client.write_all(&piece[..read]).await.unwrap();
+            }
+        });
+    }
 }
 
 /// Elastic: the next window starts a second after the newest blob, so a second blob of that second is never listed.
@@ -206,7 +198,7 @@ async fn a_blob_created_exactly_at_the_end_of_a_window_belongs_to_the_next() {
     let (tenant, lake) = (Tenant::new(), new_lake().await);
     tenant.source.publish(tenant.at(0), tenant.send(1, &["edge.txt"]));
     let report = tenant.run(&lake).await.unwrap();
-    assert_eq!((report.exit_code, report.tally(), report.events), (0, 0, 0));
+    assert_eq!((report.exit_code, report.blobs, report.events), (0, 0, 0));
     tenant.clock.set(tenant.at(1));
     assert_eq!(tenant.run(&lake).await.unwrap().events, 1);
     tenant.clock.set(tenant.at(2));
@@ -241,7 +233,7 @@ async fn windows_are_at_most_a_day_and_never_start_before_the_feeds_memory() {
     let report = tenant.run().await;
     assert_eq!((report["exit_code"].as_i64(), report["gaps"].as_i64()), (Some(3), Some(1)), "{report:#}");
     assert_eq!(report["windows"], 7, "{report:#}");
-    assert_eq!(statuses(&tenant, "list").await, BTreeSet::from([200]), "no listing was refused");
+    assert_eq!(statuses(&tenant, "list"), BTreeSet::from([200]), "no listing was refused");
     assert_eq!(query(&tenant.lake, "SELECT kind FROM gaps").await, [json!({"kind": "feed_memory"})]);
     tenant.assert_complete().await;
     assert_eq!(tenant.run_done().await["gaps"], 0);
@@ -282,11 +274,10 @@ async fn a_blob_that_expires_between_listing_and_fetch_is_a_gap_and_its_neighbou
 /// Provoked: records repeated inside a blob, in other blobs of the same window, in a later window, and in a later run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_repeated_in_a_blob_across_blobs_windows_and_runs_are_one_row() {
-    let tenant = Simulated::start(&["users=4,messages=40,days=2,attachments=2,size=300"], |options| {
+    let mut tenant = Simulated::start(&["users=4,messages=40,days=2,attachments=2,size=300"], |options| {
         options.content_over = std::time::Duration::from_secs(36 * 3600);
     })
     .await;
-    let mut tenant = tenant;
     tenant.since = now() - Duration::hours(40);
     for (index, seconds) in [-600, 3600, 26 * 3600, 1].into_iter().enumerate() {
         tenant.faults(json!([fault("blob", "duplicates"), fault("blob", "shuffle"), {"do": {"repeated": {"share": 0.6, "seconds": seconds}}}]));
@@ -307,7 +298,8 @@ async fn records_repeated_in_a_blob_across_blobs_windows_and_runs_are_one_row() 
 async fn blobs_that_are_cut_otherwise_give_the_same_rows() {
     let mut tenant = tenant().await;
     let whole = blobs(&tenant).await;
-    let middle = whole[whole.len() / 2].created.trunc_subsecs(0) + Duration::seconds(1);
+    // A blob holds five records, a minute and a half apart.
+    let middle = whole[whole.len() / 2].created.trunc_subsecs(0) - Duration::seconds(200);
     let end = now().trunc_subsecs(0);
     let source = tenant.source(Clock::System);
     let mut parts = source.list(Window::new(end - Duration::hours(24), middle).unwrap()).await.unwrap();
@@ -335,14 +327,14 @@ async fn a_token_that_expires_in_the_middle_of_a_run_is_renewed() {
     tenant.faults(json!([
         {"on": "token", "do": {"expires_in": 2}},
         {"on": "list", "times": 1, "do": "expire_token"},
-        {"on": "blob", "every": 4, "do": "expire_token"},
-        {"on": "find", "every": 9, "do": "expire_token"},
-        {"on": "attachment_value", "every": 11, "do": "expire_token"},
+        {"on": "blob", "after": 3, "times": 1, "do": "expire_token"},
+        {"on": "find", "after": 5, "times": 1, "do": "expire_token"},
+        {"on": "attachment_value", "after": 15, "times": 1, "do": "expire_token"},
     ]));
     tenant.run_done().await;
     tenant.assert_complete().await;
     for kind in ["list", "blob", "find", "attachment_value"] {
-        assert!(statuses(&tenant, kind).await.contains(&401), "{kind}");
+        assert!(statuses(&tenant, kind).contains(&401), "{kind}");
     }
     assert!(tenant.simulator.report().count("token") > 4);
 }
@@ -571,5 +563,4 @@ async fn a_send_that_several_records_report_is_one_row_that_names_them() {
     let row = &query(&lake, "SELECT audit_record_ids FROM file_events").await[0];
     let ids: BTreeSet<&str> = row["audit_record_ids"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
     assert_eq!(ids, BTreeSet::from([first.id.as_str(), second.id.as_str()]));
-    let _ = (actual(&lake).await, assert_same as fn(&_, &_), Arc::new(()));
 }

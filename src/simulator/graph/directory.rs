@@ -334,10 +334,10 @@ pub(crate) fn members(simulator: &Simulator, request: &Request, id: &str, rest: 
     {
         return error;
     }
+    // `graph` is the alias of the namespace that Microsoft's SDKs write.
+    let cast = cast.map(|cast| cast.strip_prefix("microsoft.").unwrap_or(cast));
     let is_wanted = |member: &Member| match (cast, member) {
-        (None, _)
-        | (Some("microsoft.graph.user"), Member::User(_))
-        | (Some("microsoft.graph.group"), Member::Group(_)) => true,
+        (None, _) | (Some("graph.user"), Member::User(_)) | (Some("graph.group"), Member::Group(_)) => true,
         (Some(_), _) => false,
     };
     let members: Vec<Member> = members.into_iter().filter(is_wanted).collect();

@@ -121,6 +121,7 @@ impl Service for Graph<'_> {
 
     fn succeeded(&self, turn: &GraphTurn) {
         turn.limiter.succeeded();
+        self.tenant.graph_tokens.accept(turn.generation);
     }
 
     fn judge(&self, request: &Request, answer: &Answer, turn: &GraphTurn) -> Verdict {

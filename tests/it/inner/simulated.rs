@@ -62,11 +62,21 @@ impl Simulated {
 
     /// A new client, as every run has one.
     pub fn source(&self, clock: Clock) -> Microsoft365 {
+        self.source_behind(clock, &self.simulator.announcement().activity)
+    }
+
+    /// Forgets where the connection stands: to the lake it is another one of the same tenant.
+    pub fn forget(&mut self) {
+        self.id = Uuid::from_u128(self.id.as_u128() + 1);
+    }
+
+    /// A new client that reaches the feed at this URL.
+    pub fn source_behind(&self, clock: Clock, activity: &str) -> Microsoft365 {
         let announcement = self.simulator.announcement();
         let mut overrides = Overrides::default();
         overrides.set("login", &announcement.login).unwrap();
         overrides.set("graph", &announcement.graph).unwrap();
-        overrides.set("activity", &announcement.activity).unwrap();
+        overrides.set("activity", activity).unwrap();
         Microsoft365::new(Settings {
             application: Application {
                 tenant_id: announcement.tenant_id.parse().unwrap(),

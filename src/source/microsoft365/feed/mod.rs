@@ -344,6 +344,10 @@ impl Service for FeedService<'_> {
         Ok((ticket.headers(), ticket.generation))
     }
 
+    fn succeeded(&self, generation: &u64) {
+        self.tenant.feed_tokens.accept(*generation);
+    }
+
     fn judge(&self, request: &Request, answer: &Answer, generation: &u64) -> Verdict {
         let refusal = Refusal::read(answer);
         let tokens = &self.tenant.feed_tokens;

@@ -7,6 +7,7 @@
 
 use std::str::FromStr;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -46,6 +47,8 @@ pub(super) struct Tokens {
     state: Mutex<State>,
     /// One request at a time.
     asking: Semaphore,
+    /// The generation of the newest token that the service accepted.
+    worked: AtomicU64,
 }
 
 #[derive(Default)]
@@ -116,6 +119,7 @@ impl Tokens {
             resource: settings.resource,
             state: Mutex::default(),
             asking: Semaphore::new(1),
+            worked: AtomicU64::new(0),
         }
     }
 
@@ -160,13 +164,20 @@ impl Tokens {
         }
     }
 
+    /// Says that the service accepts a token.
+    pub(super) fn accept(&self, generation: u64) {
+        self.worked.fetch_max(generation, Ordering::Relaxed);
+    }
+
     /// Says that the service does not accept a token. Gives whether asking again with a new one is worth it.
     pub(super) fn reject(&self, generation: u64) -> bool {
         let mut state = locked(&self.state);
         match &state.held {
             Some(held) if held.ticket.generation == generation => {
-                // A token that was made because the one before was rejected, and is rejected as well.
-                if held.reason == Reason::Rejected && held.asked.elapsed() < Duration::from_secs(60) {
+                // A token that was made because the one before was rejected, and is rejected as well. One that was
+                // accepted before is another matter: it was revoked.
+                let has_worked = self.worked.load(Ordering::Relaxed) >= generation;
+                if held.reason == Reason::Rejected && !has_worked && held.asked.elapsed() < Duration::from_secs(60) {
                     return false;
                 }
                 state.held = None;
