@@ -92,10 +92,18 @@ impl Request {
 }
 
 impl std::fmt::Display for Request {
-    /// Method, host and path: the query may hold what is nobody's business, and the rest may hold secrets.
+    /// Method, host and path: the query may hold what is nobody's business, and the rest may hold secrets. Ids of 150
+    /// letters are cut: rows of the lake keep this text.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let host = self.url.host_str().unwrap_or_default();
-        write!(f, "{} {host}{}", self.method, self.url.path())
+        const PART_CHARS: usize = 48;
+        write!(f, "{} {}", self.method, self.url.host_str().unwrap_or_default())?;
+        for part in self.url.path().split('/').skip(1) {
+            match part.char_indices().nth(PART_CHARS) {
+                Some((end, _)) => write!(f, "/{}…", &part[..end])?,
+                None => write!(f, "/{part}")?,
+            }
+        }
+        Ok(())
     }
 }
 

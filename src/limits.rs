@@ -155,3 +155,6 @@ pub const BLOB_READS: u32 = 3;
 
 /// Times that pages of one listing may come again: an empty page was seen to name itself as the next one.
 pub const PAGE_REPEATS: usize = 100;
+
+/// How long audit content of Exchange takes at least, as a rule, before it becomes available (60 to 90 minutes).
+pub const FEED_LATENCY: chrono::Duration = chrono::Duration::hours(1);

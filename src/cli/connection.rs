@@ -312,15 +312,20 @@ async fn check(context: &Context, arguments: Named) -> Result<Exit> {
     };
     match connection.source(context.clock.clone()) {
         Ok(source) => {
-            add("sign-in", source.check_sign_in().await.map(|()| "tokens were issued".to_owned()));
-            let feed = source.check_feed().await;
-            add("audit feed", feed.map(|is_on| if is_on { "on" } else { "off; the first run starts it" }.to_owned()));
-            add("directory", source.check_directory().await.map(|()| "can be read".to_owned()));
-            let scope = source.resolve_scope(&connection.scope).await;
-            add("scope", scope.map(|scope| {
-                let people = scope.people().map_or_else(|| "everybody".to_owned(), |people| format!("{people} people"));
-                scope.findings.iter().fold(people, |text, finding| format!("{text}\n{finding}"))
-            }));
+            let sign_in = source.check_sign_in().await;
+            let is_signed_in = sign_in.is_ok();
+            add("sign-in", sign_in.map(|()| "tokens were issued".to_owned()));
+            // Without a token every other check would only repeat this failure.
+            if is_signed_in {
+                let feed = source.check_feed().await;
+                add("audit feed", feed.map(|is_on| if is_on { "on" } else { "off; the first run starts it" }.to_owned()));
+                // The scope `all` asks nothing of the directory.
+                let scope = source.resolve_scope(&connection.scope).await;
+                add("scope", scope.map(|scope| {
+                    let people = scope.people().map_or_else(|| "everybody".to_owned(), |people| format!("{people} people"));
+                    scope.findings.iter().fold(people, |text, finding| format!("{text}\n{finding}"))
+                }));
+            }
         }
         Err(error) => add("endpoints", Err(error)),
     }

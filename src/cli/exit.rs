@@ -12,6 +12,9 @@ impl Exit {
     /// Done.
     pub(super) const DONE: Self = Self(0);
 
+    /// The reader of our output went away; what a shell reports for a program that SIGPIPE ended.
+    pub(super) const BROKEN_PIPE: Self = Self(141);
+
     /// 0 for what was asked for (`--help`), 2 for wrong usage.
     pub(super) fn from_clap(error: &clap::Error) -> Self {
         Self(u8::try_from(error.exit_code()).unwrap_or(2))

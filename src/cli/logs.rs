@@ -6,14 +6,14 @@ use tracing_subscriber::EnvFilter;
 
 use super::{Global, LogFormat};
 
-/// Starts logging. JSON lines tell what an operator wants of a quiet night; a person is told only what went wrong.
+/// Starts logging. JSON lines tell what an operator wants of a quiet night; a person reads the summary instead.
 pub(super) fn start(global: &Global) {
     let level = match global.log_format {
-        LogFormat::Text => "warn",
+        LogFormat::Text => "error",
         LogFormat::Json => "info",
     };
     // The Delta library warns about each version that another writer took, which is normal here.
-    let quiet = format!("warn,waybill={level},deltalake_core=off,buoyant_kernel=off,buoyant_kernel_engine=off");
+    let quiet = format!("error,waybill={level},deltalake_core=off,buoyant_kernel=off,buoyant_kernel_engine=off");
     let filter = EnvFilter::new(global.log.as_deref().unwrap_or(&quiet));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match global.log_format {

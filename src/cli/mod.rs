@@ -109,6 +109,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     logs::start(&arguments.global);
     match start(arguments) {
         Ok(exit) => exit.into(),
+        // Whoever reads our output has had enough (`| head`): that is no failure to talk about.
+        Err(error) if output::is_broken_pipe(&error) => Exit::BROKEN_PIPE.into(),
         Err(error) => {
             output::error(&error);
             Exit::from(&error).into()

@@ -142,7 +142,8 @@ fn add_rows(table: &mut Table, batch: &RecordBatch) -> Result<()> {
         .map_err(shown)?;
     for row in 0..batch.num_rows() {
         // Text of a mail is hostile: a control character must not reach the terminal.
-        let cells = columns.iter().map(|column| column.value(row).to_string().replace(char::is_control, "\u{fffd}"));
+        let is_hostile = |letter: char| letter.is_control() && letter != '\n';
+        let cells = columns.iter().map(|column| column.value(row).to_string().replace(is_hostile, "\u{fffd}"));
         table.add_row(cells.collect::<Vec<_>>());
     }
     Ok(())
@@ -183,6 +184,12 @@ fn write(written: std::result::Result<(), arrow::error::ArrowError>) -> Result<(
 
 fn to_stdout(written: io::Result<()>) -> Result<()> {
     written.or_error(Code::Io, "cannot write to standard output")
+}
+
+/// Whether a failure is only that nobody reads our output any more.
+pub(super) fn is_broken_pipe(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Whether a person watches stderr.

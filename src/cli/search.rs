@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::exit::Exit;
 use super::{Context, output, times};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::search::{Filter, Search};
 
 /// What a person wants to see of an event first.
@@ -55,6 +55,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit> {
+    hashes("--sha256", &arguments.sha256, 64)?;
+    hashes("--md5", &arguments.md5, 32)?;
     let filter = Filter {
         sha256: arguments.sha256,
         md5: arguments.md5,
@@ -75,4 +77,15 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
     };
     let search = Search::open(&context.lake()?).await?;
     output::rows(search.file_events(&filter, &columns, arguments.limit).await?, arguments.format).await
+}
+
+/// A mistyped hash must not look like a file that nobody sent.
+fn hashes(option: &str, values: &[String], digits: usize) -> Result<()> {
+    let is_hash = |value: &&String| value.trim().len() == digits && value.trim().chars().all(|digit| digit.is_ascii_hexdigit());
+    match values.iter().find(|value| !is_hash(value)) {
+        Some(value) => {
+            Err(Error::new(Code::Usage, format!("`{option} {value}` is no such hash: it has {digits} hexadecimal digits")))
+        }
+        None => Ok(()),
+    }
 }

@@ -361,13 +361,10 @@ impl Collector {
             content_blob_id: blob_id,
             subject,
             reason,
+            // The command that fills a gap from an export takes its place here.
             remedy: window.map(|window| {
-                format!(
-                    "waybill backfill --connection '{}' --begin {} --end {} --audit EXPORT",
-                    self.stamp.connection_name,
-                    window.start().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
-                    window.end().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
-                )
+                let second = |time: Time| time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+                format!("export the audit log from {} to {} in Purview", second(window.start()), second(window.end()))
             }),
             run_id: self.stamp.run_id.to_string(),
         });

@@ -195,9 +195,10 @@ impl Collector {
         for lost in self.extend(now) {
             self.lost(lost);
         }
-        // On the first run there is nothing before the start of the feed that anybody was promised.
+        // What became available before the feed was on is never listed. A first run starts the feed itself: content takes
+        // an hour to become available, so nothing of what was asked for is lost if it was asked for since then.
         if feed == Feed::Started
-            && !self.is_first()
+            && (!self.is_first() || from < now - limits::FEED_LATENCY)
             && let Some(window) = Window::new(from, self.state().watermark)
         {
             self.subscription_was_off(window);

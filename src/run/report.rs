@@ -267,6 +267,7 @@ impl Report {
             ),
             ("quarantined", if self.quarantined == 0 { String::new() } else { self.quarantined.to_string() }),
             ("gaps", if self.gaps == 0 { String::new() } else { self.gaps.to_string() }),
+            ("scope", self.scope_findings.join("\n")),
             ("lag", self.lag_seconds.map(|seconds| format!("{seconds} s")).unwrap_or_default()),
         ];
         lines.extend(missing.into_iter().filter(|(_, text)| !text.is_empty()));

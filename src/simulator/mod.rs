@@ -405,9 +405,7 @@ impl Simulator {
             let reply = control::answer(self, &request, &parts).await;
             return (reply, kind, Vec::new(), None);
         }
-        if let Some(user_agent) = request.header("user-agent") {
-            self.counters.user_agent(user_agent);
-        }
+        self.counters.user_agent(request.header("user-agent").unwrap_or_default());
         if kind.is_feed() {
             self.counters.feed_request(request.query("PublisherIdentifier"), request.now.timestamp() / 60);
         }

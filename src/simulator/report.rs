@@ -155,7 +155,7 @@ pub struct Report {
     pub throttled: u64,
     /// How often each fault was used.
     pub faults: BTreeMap<String, u64>,
-    /// Distinct `User-Agent` headers.
+    /// Distinct `User-Agent` headers; an empty one when a request came without.
     pub user_agents: BTreeSet<String>,
     /// Distinct `PublisherIdentifier` parameters.
     pub publisher_identifiers: BTreeSet<String>,

@@ -127,3 +127,18 @@ fn every_link_of_the_docs_leads_somewhere() {
     }
     assert!(dead.is_empty(), "{dead:#?}");
 }
+
+#[test]
+fn the_sql_page_describes_every_column_in_the_schemas_words() {
+    let page = std::fs::read_to_string(root().join("docs/sql.md")).unwrap();
+    for table in ["file_events", "runs", "gaps", "quarantine"] {
+        let text = std::fs::read_to_string(root().join(format!("schemas/{table}.json"))).unwrap();
+        let schema: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for column in schema["columns"].as_array().unwrap() {
+            let word = |key: &str| column[key].as_str().unwrap();
+            let null = if column["nullable"].as_bool().unwrap() { ", may be null" } else { "" };
+            let line = format!("| `{}` | {}{null} | {} |", word("name"), word("type"), word("description"));
+            assert!(page.contains(&line), "docs/sql.md lacks {table}: {line}");
+        }
+    }
+}

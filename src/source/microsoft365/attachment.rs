@@ -3,7 +3,7 @@
 use futures::StreamExt;
 
 use super::Tenant;
-use super::graph::{Asked, with_immutable_ids};
+use super::graph::{Asked, VALUE, with_immutable_ids};
 use crate::error::{Code, Error, Result};
 use crate::http::Request;
 use crate::source::{AttachmentBody, AttachmentKind, AttachmentRef};
@@ -17,7 +17,7 @@ impl Tenant {
             return Err(Error::new(Code::AttachmentHasNoBytes, "the attachment is a link, the file is elsewhere"));
         }
         let url =
-            self.graph_url(&["users", mailbox, "messages", message_id, "attachments", attachment_id, "$value"], &[])?;
+            self.graph_url(&["users", mailbox, "messages", message_id, "attachments", attachment_id, VALUE], &[])?;
         let request = with_immutable_ids(Request::get("attachment", url));
         let body = self.http.stream(&request, &self.graph_mail(Asked::Attachment, mailbox)).await;
         let body = body.map_err(|error| error.context("cannot open the attachment"))?;

@@ -16,6 +16,9 @@ use crate::limits;
 /// (microsoft-graph-docs#4101).
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// Graph's word for the bytes of a thing.
+pub(super) const VALUE: &str = "$value";
+
 /// What was asked for, which decides what "not found" means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
@@ -64,7 +67,11 @@ impl Tenant {
                 ));
             }
             text.push('/');
-            text.extend(utf8_percent_encode(part, ENCODED));
+            // `$value` is Graph's word and arrives as it is; a mailbox's name that begins with `$` must be encoded.
+            match *part {
+                VALUE => text.push_str(VALUE),
+                name => text.extend(utf8_percent_encode(name, ENCODED)),
+            }
         }
         for (index, (name, value)) in query.iter().enumerate() {
             text.push(if index == 0 { '?' } else { '&' });

@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
+use tokio::sync::OnceCell;
 
 pub use self::credential::Credential;
 use self::throttle::{Limiter, Mailboxes, Pause};
@@ -259,7 +260,7 @@ struct Tenant {
     graph_limiter: Arc<Limiter>,
     mailboxes: Mailboxes,
     /// The id of each mailbox's Sent Items folder, where it was needed.
-    sent_items: Mutex<HashMap<String, Option<String>>>,
+    sent_items: Mutex<HashMap<String, Arc<OnceCell<Option<String>>>>>,
 }
 
 impl Microsoft365 {

@@ -13,7 +13,7 @@ use chrono::{SecondsFormat, SubsecRound};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use serde::Deserialize;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::record::{Records, parse_time};
 use super::throttle::{Class, Refusal, classify, describe, hinted_wait, is_permission_refusal};
@@ -410,7 +410,7 @@ pub(super) fn read(tenant: Arc<Tenant>, blob: ContentBlob) -> BoxStream<'static,
                     }
                 }
                 Code::ContentUnreadable if reads < limits::BLOB_READS => {
-                    warn!(blob = %blob.id, error = %failure, "reading a blob again");
+                    debug!(blob = %blob.id, error = %failure, "reading a blob again");
                     reads += 1;
                     tokio::time::sleep(limits::BACKOFF_START * 4).await;
                 }

@@ -208,21 +208,20 @@ impl Tenant {
         })
     }
 
-    /// The id of a mailbox's Sent Items folder, asked for once. `None`: it has none.
+    /// The id of a mailbox's Sent Items folder, asked for once however many sends wait for it. `None`: it has none.
     pub(super) async fn sent_items(&self, mailbox: &str) -> Result<Option<String>> {
-        let key = mailbox.to_lowercase();
-        if let Some(known) = locked(&self.sent_items).get(&key) {
-            return Ok(known.clone());
-        }
+        let known = Arc::clone(locked(&self.sent_items).entry(mailbox.to_lowercase()).or_default());
+        known.get_or_try_init(|| self.ask_sent_items(mailbox)).await.cloned()
+    }
+
+    async fn ask_sent_items(&self, mailbox: &str) -> Result<Option<String>> {
         let url = self.graph_url(&["users", mailbox, "mailFolders", "sentitems"], &[("$select", "id")])?;
         let request = with_immutable_ids(Request::get("folder", url));
-        let folder = match self.http.json::<_, Folder>(&request, &self.graph_mail(Asked::Message, mailbox)).await {
-            Ok(folder) => Some(folder.id),
-            Err(error) if error.code() == Code::MessageMissing => None,
-            Err(error) => return Err(error),
-        };
-        locked(&self.sent_items).insert(key, folder.clone());
-        Ok(folder)
+        match self.http.json::<_, Folder>(&request, &self.graph_mail(Asked::Message, mailbox)).await {
+            Ok(folder) => Ok(Some(folder.id)),
+            Err(error) if error.code() == Code::MessageMissing => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads a collection of a mailbox, all pages.
