@@ -19,17 +19,17 @@ const WAYBILL: &str = env!("CARGO_BIN_EXE_waybill");
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Whether the long form was asked for: `WAYBILL_BENCH=full`.
-pub fn is_full() -> bool {
+pub(crate) fn is_full() -> bool {
     std::env::var("WAYBILL_BENCH").is_ok_and(|value| value == "full")
 }
 
 /// A number from the environment, for trying things out.
-pub fn number(name: &str, otherwise: usize) -> usize {
+pub(crate) fn number(name: &str, otherwise: usize) -> usize {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(otherwise)
 }
 
 /// What the machine is, for the head of a table.
-pub fn machine() -> String {
+pub(crate) fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or("?").to_owned();
@@ -37,14 +37,14 @@ pub fn machine() -> String {
 }
 
 /// A simulated tenant in a process of its own.
-pub struct Tenant {
+pub(crate) struct Tenant {
     child: Child,
     told: Value,
 }
 
 impl Tenant {
     /// Starts one and waits until it listens.
-    pub fn start(generate: &str, more: &[&str]) -> Self {
+    pub(crate) fn start(generate: &str, more: &[&str]) -> Self {
         let mut child = Command::new(WAYBILL)
             .args(["simulate", "--generate", generate])
             .args(more)
@@ -59,23 +59,23 @@ impl Tenant {
     }
 
     /// A word of the line that it printed.
-    pub fn told(&self, name: &str) -> &str {
+    pub(crate) fn told(&self, name: &str) -> &str {
         self.told[name].as_str().unwrap_or_else(|| panic!("the tenant does not tell its `{name}`"))
     }
 
     /// Its users' addresses.
-    pub fn users(&self) -> Vec<String> {
+    pub(crate) fn users(&self) -> Vec<String> {
         let users = self.told["users"].as_array().expect("a list of users");
         users.iter().filter_map(Value::as_str).map(str::to_owned).collect()
     }
 
     /// CPU time that it used so far.
-    pub fn cpu(&self) -> Duration {
+    pub(crate) fn cpu(&self) -> Duration {
         stat(self.child.id()).map_or(Duration::ZERO, |(_, cpu)| cpu)
     }
 
     /// Runs Waybill over it, into a new lake.
-    pub fn run(&self) -> Ran {
+    pub(crate) fn run(&self) -> Ran {
         let scratch = TempDir::new().expect("a scratch directory");
         let lake = scratch.path().join("lake");
         let (login, graph, activity) = (self.told("login"), self.told("graph"), self.told("activity"));
@@ -110,22 +110,22 @@ fn waybill(tenant: &Tenant, lake: &Path) -> Command {
 }
 
 /// A run that ended well.
-pub struct Ran {
+pub(crate) struct Ran {
     /// From its start to its end, as who scheduled it sees it.
-    pub wall: Duration,
+    pub(crate) wall: Duration,
     /// User and system time.
-    pub cpu: Duration,
+    pub(crate) cpu: Duration,
     /// The most memory that it ever held, as the kernel counts it.
-    pub peak_bytes: u64,
+    pub(crate) peak_bytes: u64,
     /// The most connections that it had at once.
-    pub connections: usize,
+    pub(crate) connections: usize,
     /// What it reported.
-    pub report: Value,
+    pub(crate) report: Value,
 }
 
 impl Ran {
     /// A number of its report.
-    pub fn count(&self, name: &str) -> u64 {
+    pub(crate) fn count(&self, name: &str) -> u64 {
         self.report[name].as_u64().unwrap_or_else(|| panic!("the report has no `{name}`: {}", self.report))
     }
 }
@@ -168,7 +168,7 @@ fn stat(pid: u32) -> Option<(char, Duration)> {
 }
 
 /// CPU time that this process used so far.
-pub fn own_cpu() -> Duration {
+pub(crate) fn own_cpu() -> Duration {
     stat(std::process::id()).map_or(Duration::ZERO, |(_, cpu)| cpu)
 }
 
@@ -186,14 +186,14 @@ fn sockets(pid: u32) -> usize {
 
 /// The median of some values, with the least and the greatest.
 #[derive(Clone, Copy)]
-pub struct Spread {
-    pub median: f64,
-    pub least: f64,
-    pub greatest: f64,
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) least: f64,
+    pub(crate) greatest: f64,
 }
 
 /// What some values have in common.
-pub fn spread(values: impl IntoIterator<Item = f64>) -> Spread {
+pub(crate) fn spread(values: impl IntoIterator<Item = f64>) -> Spread {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     let (least, greatest) = (values[0], values[values.len() - 1]);
@@ -203,14 +203,14 @@ pub fn spread(values: impl IntoIterator<Item = f64>) -> Spread {
 
 impl Spread {
     /// The same in another unit.
-    pub fn text(self, digits: usize) -> String {
+    pub(crate) fn text(self, digits: usize) -> String {
         format!("{:.digits$} ({:.digits$}..{:.digits$})", self.median, self.least, self.greatest)
     }
 }
 
 /// Prints rows below each other; the first is the head.
 #[allow(clippy::print_stdout, reason = "a benchmark's result is what it prints")]
-pub fn table(title: &str, rows: &[Vec<String>]) {
+pub(crate) fn table(title: &str, rows: &[Vec<String>]) {
     println!("\n{title}\n");
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();

@@ -272,3 +272,13 @@ fn maintain_tries_again_what_is_owed() {
     assert_eq!(lake.count("SELECT count(*) FROM file_events"), events);
     lake.run_done("Test");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn probe_truncate() {
+    let tenant = Simulated::generated("users=4,messages=4,attachments=1,size=9000").await;
+    tenant.faults(json!([fault("attachment_value", json!({"truncate": 8000}))]));
+    let report = tenant.run().await;
+    println!("{report:#}");
+    println!("{:#?}", query(&tenant.lake, "SELECT file_size_bytes, store_size_bytes, hash_status, hash_error FROM file_events").await);
+    panic!();
+}

@@ -156,7 +156,7 @@ fn no_byte_of_an_attachment_reaches_a_file_and_no_body_is_asked_for() {
         }
     }
     assert!(received > 5, "the witness sees what comes ({received})");
-    assert!(written > 5, "the witness sees what is written ({written})");
+    assert!(written >= 5, "the witness sees what is written ({written})");
 
     for folder in [&temporary, &home] {
         assert_eq!(files(folder), Vec::<std::path::PathBuf>::new(), "a file outside of the lake");
