@@ -102,6 +102,10 @@ pub const SEEN_TIME: chrono::Duration = chrono::Duration::days(8);
 /// Reads of one attachment before it is owed to a later run.
 pub const HASH_ATTEMPTS: u32 = 4;
 
+/// Bytes that the store adds to a file's own without causing doubt: 200 to 300 were seen (microsoft-graph-docs#9796), and
+/// Outlook keeps a file's icon beside it.
+pub const STORE_OVERHEAD_BYTES: u64 = 8 * 1024;
+
 /// Bytes that are hashed on the network thread: about 0.1 ms of work. More goes to the CPU pool.
 pub const HASH_INLINE_BYTES: usize = 64 * 1024;
 
@@ -158,3 +162,6 @@ pub const PAGE_REPEATS: usize = 100;
 
 /// How long audit content of Exchange takes at least, as a rule, before it becomes available (60 to 90 minutes).
 pub const FEED_LATENCY: chrono::Duration = chrono::Duration::hours(1);
+
+/// Age of a file that nothing names, from which it may be deleted. Younger ones may belong to a commit under way.
+pub const VACUUM_AFTER_MIN: chrono::Duration = chrono::Duration::hours(1);

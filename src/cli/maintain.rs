@@ -8,6 +8,7 @@ use super::{Context, output, run, times};
 use crate::connection::Registry;
 use crate::error::{Code, Error, Result};
 use crate::lake::{Maintained, Maintenance};
+use crate::limits;
 use crate::run::{Failure, Report};
 
 #[derive(Debug, Args)]
@@ -41,6 +42,10 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
     let vacuum_after = times::span(&arguments.vacuum_after).ok_or_else(|| {
         Error::new(Code::Usage, format!("`{}` is not a span of time, like `7d` or `12h`", arguments.vacuum_after))
     })?;
+    if vacuum_after < limits::VACUUM_AFTER_MIN {
+        let message = "`--vacuum-after` must be 1h at least: a run or a query that goes on may still need younger files";
+        return Err(Error::new(Code::Usage, message));
+    }
     let connections = Registry::of(&lake).list().await?;
     let mut summary = Summary { retried: Vec::new(), failures: Vec::new(), tables: Vec::new() };
     let mut exit = Exit::DONE;

@@ -12,7 +12,7 @@ use tracing::debug;
 use crate::digest::{Digests, HashPool, Hasher};
 use crate::error::{Code, Error, Result};
 use crate::limits;
-use crate::source::{AttachmentBody, AttachmentRef, Source};
+use crate::source::{AttachmentBody, AttachmentKind, AttachmentRef, Source};
 
 /// What an attachment's bytes told.
 pub(super) struct Hashed {
@@ -21,12 +21,21 @@ pub(super) struct Hashed {
 }
 
 /// Reads an attachment through the hasher, trying again what may heal.
+///
+/// A body may come without an announced length and still be cut short, by a proxy for example. `store_size_bytes` is
+/// more than a file has, but not by much: what is far shorter is read again, and believed when it comes twice.
 pub(super) async fn attachment<S: Source>(
     source: &S,
     pool: &HashPool,
     streams: &Semaphore,
     attachment: &AttachmentRef,
+    store_size_bytes: Option<u64>,
 ) -> Result<Hashed> {
+    let least_bytes = match attachment.kind {
+        AttachmentKind::File => store_size_bytes.unwrap_or(0).saturating_sub(limits::STORE_OVERHEAD_BYTES),
+        AttachmentKind::Item | AttachmentKind::Reference => 0,
+    };
+    let mut doubted = None;
     let mut attempt = 1;
     loop {
         let stream = streams.acquire().await.expect("the semaphore is never closed");
@@ -36,6 +45,16 @@ pub(super) async fn attachment<S: Source>(
         };
         drop(stream);
         match hashed {
+            Ok(hashed) if hashed.digests.size_bytes < least_bytes && doubted != Some(hashed.digests.size_bytes) => {
+                let size_bytes = hashed.digests.size_bytes;
+                if attempt >= limits::HASH_ATTEMPTS {
+                    let message = format!("only {size_bytes} bytes came of an attachment of more than {least_bytes}");
+                    return Err(Error::new(Code::ContentUnreadable, message));
+                }
+                debug!(attempt, size_bytes, least_bytes, "an attachment is shorter than its store says; reading it again");
+                doubted = Some(size_bytes);
+                attempt += 1;
+            }
             Ok(hashed) => return Ok(hashed),
             // Only a body that broke on its way is read again here; whatever the source gave up on is owed.
             Err(error) if error.code() == Code::ContentUnreadable && attempt < limits::HASH_ATTEMPTS => {

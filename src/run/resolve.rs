@@ -161,7 +161,7 @@ async fn fill<S: Source>(pipeline: &Pipeline<S>, row: &mut FileEvent, attachment
     let hashed = if attachment.kind == AttachmentKind::Reference {
         Err(Error::new(Code::AttachmentHasNoBytes, "it is a link to a file in a cloud store"))
     } else {
-        hash::attachment(&*pipeline.source, &pipeline.pool, &pipeline.streams, attachment).await
+        hash::attachment(&*pipeline.source, &pipeline.pool, &pipeline.streams, attachment, row.store_size_bytes).await
     };
     match hashed {
         Ok(hashed) => {

@@ -34,7 +34,7 @@ enum Event {
     Disturbed { nth: u64, failure: Failure },
     /// Two runs at once.
     Two,
-    /// Maintenance.
+    /// Maintenance while a run goes on.
     Maintain,
 }
 
@@ -121,7 +121,11 @@ async fn play(script: &[Event]) {
                 let (one, other) = tokio::join!(tenant.run(&lake), tenant.run(&lake));
                 assert!(one.is_ok() || other.is_ok() || one.is_err(), "at least one says what became of it");
             }
-            Event::Maintain => drop(lake.maintain(&[], Maintenance::default()).await.unwrap()),
+            Event::Maintain => {
+                let connections = [tenant.job(false).connection_id];
+                let (_, maintained) = tokio::join!(tenant.run(&lake), lake.maintain(&connections, Maintenance::default()));
+                maintained.unwrap();
+            }
         }
         assert_no_doubles(&lake).await;
     }

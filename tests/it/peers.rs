@@ -48,7 +48,8 @@ fn statuses(tenant: &Simulated, kind: &str) -> BTreeSet<u16> {
 /// Provoked: the first of the blobs cannot be had, its neighbours can; then it heals.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_blob_that_fails_while_its_neighbours_succeed_is_read_by_a_later_run() {
-    for action in [json!({"error": "AF20052"}), json!("truncated_json"), json!({"content_type": "text/html"})] {
+    let actions = [json!({"error": "AF20052"}), json!("truncated_json"), json!({"content_type": "text/html"})];
+    futures::future::join_all(actions.map(|action| async move {
         let tenant = tenant().await;
         let blobs = blobs(&tenant).await;
         assert!(blobs.len() > 5);
@@ -64,14 +65,16 @@ async fn a_blob_that_fails_while_its_neighbours_succeed_is_read_by_a_later_run()
         tenant.faults(json!([]));
         tenant.run_done().await;
         tenant.assert_complete().await;
-    }
+    }))
+    .await;
 }
 
 /// ddbnl: a blob is written down as known before it is parsed, and one that cannot be parsed is never read again.
 /// Provoked: the body breaks off in each of several ways, at every blob's first read in a run, and in the next run not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_blob_is_known_only_once_it_was_read_to_its_end() {
-    for action in [json!("truncated_json"), json!({"truncate": 700}), json!({"reset": 900}), json!({"short_body": 1200})] {
+    let actions = [json!("truncated_json"), json!({"truncate": 700}), json!({"reset": 900}), json!({"short_body": 1200})];
+    futures::future::join_all(actions.map(|action| async move {
         let tenant = tenant().await;
         let blobs = blobs(&tenant).await;
         tenant.faults(json!([of_blob(&blobs[0], action.clone()), of_blob(&blobs[3], action.clone())]));
@@ -80,7 +83,8 @@ async fn a_blob_is_known_only_once_it_was_read_to_its_end() {
         tenant.faults(json!([]));
         tenant.run_done().await;
         tenant.assert_complete().await;
-    }
+    }))
+    .await;
 }
 
 /// Sentinel's function app: the checkpoint is overwritten before anything is fetched.

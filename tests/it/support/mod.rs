@@ -11,6 +11,8 @@
 //! Everything runs as processes, as it does for a user; a process ends when its owner is dropped. All is blocking, and
 //! can also be called inside of an async test.
 
+pub(crate) mod tools;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
