@@ -32,9 +32,12 @@ def attachments(part, raw):
         if is_attached or is_named:
             yield decoded(part, body(raw))
     elif part.is_multipart():
-        pieces = split(body(raw), part.get_boundary())
+        pieces, is_cut = split(body(raw), part.get_boundary())
         parts = part.get_payload()
         assert len(pieces) == len(parts), f"{len(pieces)} pieces of {len(parts)} parts"
+        if is_cut and parts[-1].get_content_maintype() != "multipart":
+            # There is no last boundary. Python gives it the last line end all the same.
+            pieces[-1] = re.sub(rb"(?:\r\n|\r|\n)\Z", b"", pieces[-1])
         for inner, piece in zip(parts, pieces):
             yield from attachments(inner, piece)
     else:
@@ -54,24 +57,21 @@ def body(raw):
 
 
 def split(raw, boundary):
-    """The parts of a multipart's body; the line end before a boundary belongs to the boundary."""
+    """The parts of a multipart's body, and whether it ends before its last boundary."""
+    # The line end before a boundary belongs to the boundary.
     separator = re.compile(rb"(?:\r\n|\r|\n|^)--" + re.escape(boundary.encode("latin-1")) + rb"(--)?[ \t]*(?=\r|\n|\Z)")
     line_end = re.compile(rb"\r\n|\r|\n|\Z")
-    pieces, start = [], None
-    position = 0
+    pieces, start, position = [], None, 0
     while found := separator.search(raw, position):
-        # Separators in a row hold no part between them.
+        # Boundaries in a row hold no part between them.
         if start is not None and found.start() >= start:
             pieces.append(raw[start : found.start()])
-        start = line_end.match(raw, found.end()).end()
-        # The end of this line can be the one before the next separator.
-        position = found.end()
         if found.group(1):
-            return pieces
-    if start is not None:
-        # Cut off before its last boundary: Python gives the line end to that boundary all the same.
-        pieces.append(re.sub(rb"(?:\r\n|\r|\n)\Z", b"", raw[start:]))
-    return pieces
+            return pieces, False
+        start = line_end.match(raw, found.end()).end()
+        # The end of this line can be the one before the next boundary.
+        position = found.end()
+    return pieces + [raw[start:]], True
 
 
 def decoded(part, payload):

@@ -27,10 +27,16 @@ def simulate(*arguments):
         process.wait()
 
 
+def control(tenant, path, body=None):
+    """One of the simulator's own requests, which are no part of what it simulates; of http tenants only."""
+    data = body.encode() if body is not None else None
+    with urllib.request.urlopen(f"{tenant['login']}/_simulator/{path}", data) as answer:
+        return json.load(answer)
+
+
 def truth(tenant):
-    """Every message that the tenant's users sent, as the simulator itself knows it; of http tenants only."""
-    with urllib.request.urlopen(f"{tenant['login']}/_simulator/truth") as answer:
-        return json.load(answer)["messages"]
+    """Every message that the tenant's users sent, with its attachments and their digests."""
+    return control(tenant, "truth")["messages"]
 
 
 class Lake:
@@ -46,15 +52,15 @@ class Lake:
         assert done.returncode in codes, f"{command} ended with {done.returncode}: {done.stderr}"
         return done.stdout
 
-    def add(self, tenant, name="Test", *others):
+    def add(self, tenant, name="Test", since="24h"):
         endpoints = [f"--endpoint={which}={tenant[which]}" for which in ("login", "graph", "activity")]
         self.waybill(
             "connection", "add", "--name", name, "--tenant", tenant["tenant_id"], "--client-id", tenant["client_id"],
-            "--client-secret-env", "WAYBILL_TEST_SECRET", "--scope", "all", "--since", "24h", *endpoints, *others,
+            "--client-secret-env", "WAYBILL_TEST_SECRET", "--scope", "all", "--since", since, *endpoints,
         )  # fmt: skip
 
-    def run(self, name="Test"):
-        return json.loads(self.waybill("run", "--connection", name, "--output", "json"))
+    def run(self, name="Test", codes=(0,)):
+        return json.loads(self.waybill("run", "--connection", name, "--output", "json", codes=codes))
 
     def maintain(self):
         return json.loads(self.waybill("maintain", "--output", "json"))

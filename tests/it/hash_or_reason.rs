@@ -35,7 +35,8 @@ async fn a_message_that_was_not_there_yet_upgrades_its_rows_in_place() {
     let report = tenant.run(&lake).await.unwrap();
     assert_eq!((report.exit_code, report.owed.messages, report.events, report.hashed), (3, 1, 3, 0));
     let before = query(&lake, "SELECT event_id, inserted_at, run_id FROM file_events ORDER BY event_id").await;
-    let status = "SELECT DISTINCT hash_status, split_part(hash_error, ':', 1) AS why, sha256, file_size_bytes FROM file_events";
+    let status =
+        "SELECT DISTINCT hash_status, split_part(hash_error, ':', 1) AS why, sha256, file_size_bytes FROM file_events";
     assert_eq!(query(&lake, status).await, [json!({"hash_status": "owed", "why": "message-missing"})]);
 
     tenant.clock.set(tenant.at(30));
@@ -102,7 +103,11 @@ async fn attachments_whose_bytes_fail_are_owed_and_healed_by_a_later_run() {
         tenant.source.fail_always(call, None);
         tenant.clock.set(tenant.at(60));
         let report = tenant.run(&lake).await.unwrap();
-        assert_eq!((report.exit_code, report.events, report.events_upgraded, report.owed.hashes), (0, 0, 1, 0), "{code}");
+        assert_eq!(
+            (report.exit_code, report.events, report.events_upgraded, report.owed.hashes),
+            (0, 0, 1, 0),
+            "{code}"
+        );
         let after = row(&lake).await;
         assert_eq!((&after["event_id"], why(&after)), (&before["event_id"], ("hashed", None)));
         assert!(after["inserted_at"].as_str() > before["inserted_at"].as_str());
@@ -124,7 +129,10 @@ async fn attachments_that_break_off_on_the_wire_are_read_again_until_they_are_wh
     tenant.assert_complete().await;
     let faults = tenant.simulator.report().faults;
     let attachments = report["hashed"].as_u64().unwrap();
-    assert!(["gateway504", "reset", "short_body"].iter().all(|name| faults.get(*name) == Some(&attachments)), "{faults:?}");
+    assert!(
+        ["gateway504", "reset", "short_body"].iter().all(|name| faults.get(*name) == Some(&attachments)),
+        "{faults:?}"
+    );
 }
 
 /// Danger: Graph announces no length, so a body that a proxy ends early looks whole.
@@ -178,7 +186,11 @@ async fn after_its_deadline_what_was_owed_is_unavailable_with_the_reason() {
     tenant.source.fail_always(Call::Open, Some(Code::ServiceUnavailable));
     let statuses = async |lake: &Lake| {
         let rows = query(lake, "SELECT file_name, hash_status, hash_error FROM file_events ORDER BY file_name").await;
-        rows.iter().map(|row| (row["file_name"].as_str().unwrap().to_owned(), why(row).0.to_owned(), why(row).1.unwrap().to_owned())).collect::<Vec<_>>()
+        rows.iter()
+            .map(|row| {
+                (row["file_name"].as_str().unwrap().to_owned(), why(row).0.to_owned(), why(row).1.unwrap().to_owned())
+            })
+            .collect::<Vec<_>>()
     };
     let row = |name: &str, status: &str, why: &str| (name.to_owned(), status.to_owned(), why.to_owned());
     let report = tenant.run(&lake).await.unwrap();
@@ -223,7 +235,10 @@ async fn a_link_to_a_cloud_file_has_no_hash_and_nothing_is_owed() {
     assert_eq!((report.exit_code, report.owed.hashes), (0, 0));
     let row = row(&lake).await;
     assert_eq!(why(&row), ("not_applicable", Some("attachment-has-no-bytes")));
-    assert_eq!((row["attachment_kind"].as_str(), row["source_url"].as_str()), (Some("reference"), Some("https://contoso.sharepoint.example/Budget.xlsx")));
+    assert_eq!(
+        (row["attachment_kind"].as_str(), row["source_url"].as_str()),
+        (Some("reference"), Some("https://contoso.sharepoint.example/Budget.xlsx"))
+    );
     assert_eq!(tenant.source.calls(Call::Open), 0);
 }
 
@@ -253,7 +268,10 @@ async fn an_attached_message_and_an_empty_file_are_hashed() {
     tenant.assert_complete().await;
     let items = query(&tenant.lake, "SELECT hash_status, length(sha256) AS digits, file_size_bytes > 0 AS has_bytes FROM file_events WHERE attachment_kind = 'item'").await;
     assert!(!items.is_empty());
-    assert!(items.iter().all(|row| *row == json!({"hash_status": "hashed", "digits": 64, "has_bytes": true})), "{items:#?}");
+    assert!(
+        items.iter().all(|row| *row == json!({"hash_status": "hashed", "digits": 64, "has_bytes": true})),
+        "{items:#?}"
+    );
     let empty = query(&tenant.lake, "SELECT file_size_bytes, md5, sha256, hash_status FROM file_events WHERE internet_message_id = '<empty@contoso.example>'").await;
     let wanted = json!({
         "file_size_bytes": 0, "hash_status": "hashed", "md5": "d41d8cd98f00b204e9800998ecf8427e",

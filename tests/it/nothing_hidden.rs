@@ -26,7 +26,11 @@ fn text(time: Time) -> String {
 }
 
 async fn gaps(lake: &Lake) -> Vec<Value> {
-    query(lake, "SELECT kind, window_start, window_end, content_blob_id, subject, reason, remedy FROM gaps ORDER BY gap_id").await
+    query(
+        lake,
+        "SELECT kind, window_start, window_end, content_blob_id, subject, reason, remedy FROM gaps ORDER BY gap_id",
+    )
+    .await
 }
 
 /// Danger: a blob that fails until it expires is dropped in silence.
@@ -52,7 +56,12 @@ async fn a_blob_that_expired_is_a_gap_and_the_exit_code_tells() {
 
     tenant.clock.set(tenant.at(7 * 24 * 60 + 60));
     let report = tenant.run(&lake).await.unwrap();
-    assert_eq!((report.exit_code, report.gaps), (0, 0), "what was told once is not told again: {:?}", gaps(&lake).await);
+    assert_eq!(
+        (report.exit_code, report.gaps),
+        (0, 0),
+        "what was told once is not told again: {:?}",
+        gaps(&lake).await
+    );
     assert_eq!(count(&lake, "SELECT count(*) - count(DISTINCT gap_id) FROM gaps").await, 0);
 }
 
@@ -129,7 +138,10 @@ async fn a_closed_mailbox_gives_rows_with_the_names_and_recipients_that_the_audi
         for row in &rows {
             assert_eq!(row["recipients"], json!(["bob@fabrikam.example", "eve@elsewhere.example"]), "{row}");
             assert_eq!(row["recipient_domains"], json!(["fabrikam.example", "elsewhere.example"]), "{row}");
-            assert_eq!((row["mailbox"].as_str(), row["audit_operation"].as_str()), (Some("user1@contoso.example"), Some("SendAs")));
+            assert_eq!(
+                (row["mailbox"].as_str(), row["audit_operation"].as_str()),
+                (Some("user1@contoso.example"), Some("SendAs"))
+            );
             assert_eq!((row["client_ip"].as_str(), row["hash_status"].as_str()), (Some("203.0.113.7"), Some("owed")));
             assert_eq!((row["why"].as_str(), row["sha256"].as_str()), (Some(word), None));
         }
@@ -196,7 +208,8 @@ async fn a_send_that_names_nothing_and_can_never_be_found_is_a_gap() {
         })
         .collect();
     found.sort_unstable();
-    let wanted = [("message", "<1@contoso.example>", "message-missing"), ("message", "<2@contoso.example>", "message-missing")];
+    let wanted =
+        [("message", "<1@contoso.example>", "message-missing"), ("message", "<2@contoso.example>", "message-missing")];
     assert_eq!(found, wanted);
     assert_eq!(count(&lake, "SELECT count(*) FROM file_events").await, 0);
 }
@@ -316,7 +329,10 @@ async fn every_send_that_was_read_has_one_fate() {
         .filter(|message| users[..4].iter().any(|user| message["mailbox"] == **user))
         .map(|message| message["attachments"].as_array().unwrap().len())
         .sum();
-    assert_eq!(count(&tenant.lake, "SELECT count(*) FROM file_events WHERE hash_status = 'hashed'").await, in_scope as i64);
+    assert_eq!(
+        count(&tenant.lake, "SELECT count(*) FROM file_events WHERE hash_status = 'hashed'").await,
+        in_scope as i64
+    );
     assert_eq!(count(&tenant.lake, "SELECT count(*) FROM file_events").await, in_scope as i64);
     let events = count(&tenant.lake, "SELECT sum(events) FROM runs").await;
     assert_eq!(events, in_scope as i64, "rows that runs say they added");

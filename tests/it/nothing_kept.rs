@@ -81,10 +81,18 @@ fn write_corpus(folder: &Path) {
     );
     let mails = [
         mail(1, &[part("text/plain", "plain.txt", "7bit", &format!("secret: {CANARY}\r\n"))]),
-        mail(2, &[
-            part("application/octet-stream", "coded.bin", "base64", &base64_lines(format!("\0\x01{CANARY}\0").as_bytes())),
-            part("text/plain", "quoted.txt", "quoted-printable", &format!("caf=C3=A9 {CANARY}=\r\n!")),
-        ]),
+        mail(
+            2,
+            &[
+                part(
+                    "application/octet-stream",
+                    "coded.bin",
+                    "base64",
+                    &base64_lines(format!("\0\x01{CANARY}\0").as_bytes()),
+                ),
+                part("text/plain", "quoted.txt", "quoted-printable", &format!("caf=C3=A9 {CANARY}=\r\n!")),
+            ],
+        ),
         mail(3, &[format!("Content-Type: message/rfc822\r\nContent-Disposition: attachment\r\n\r\n{inner}")]),
         mail(4, &[part("application/octet-stream", "large.bin", "base64", &base64_lines(large.as_bytes()))]),
     ];
@@ -107,7 +115,12 @@ fn no_byte_of_an_attachment_reaches_a_file_and_no_body_is_asked_for() {
     std::fs::create_dir(&home).unwrap();
     let run = lake.run_command("Test");
     let mut command = Command::new(strace());
-    command.args(["-f", "-y", "-qq", "-s", "4000000", "-e", CALLS, "-o"]).arg(&trace).arg("--").arg(run.get_program()).args(run.get_args());
+    command
+        .args(["-f", "-y", "-qq", "-s", "4000000", "-e", CALLS, "-o"])
+        .arg(&trace)
+        .arg("--")
+        .arg(run.get_program())
+        .args(run.get_args());
     for (name, value) in run.get_envs() {
         match value {
             Some(value) => command.env(name, value),
@@ -137,10 +150,14 @@ fn no_byte_of_an_attachment_reaches_a_file_and_no_body_is_asked_for() {
             "io_uring_setup" => panic!("what is written through a ring cannot be seen here: {shown}"),
             "memfd_create" => panic!("a file in memory: {shown}"),
             "open" | "openat" | "openat2" | "creat" => {
-                let is_for_writing = ["O_WRONLY", "O_RDWR", "O_CREAT", "O_TMPFILE"].iter().any(|flag| call.contains(flag));
+                let is_for_writing =
+                    ["O_WRONLY", "O_RDWR", "O_CREAT", "O_TMPFILE"].iter().any(|flag| call.contains(flag));
                 let path = call.split('"').nth(1).unwrap_or_default();
                 let is_allowed = path.starts_with(&lake_path) || path.starts_with("/dev/");
-                assert!(!is_for_writing || is_allowed || call.contains("= -1 "), "a file outside of the lake is written: {shown}");
+                assert!(
+                    !is_for_writing || is_allowed || call.contains("= -1 "),
+                    "a file outside of the lake is written: {shown}"
+                );
             }
             "mmap" => {
                 let is_shared = call.contains("MAP_SHARED") && call.contains("PROT_WRITE") && call.contains("</");
@@ -171,6 +188,9 @@ fn no_byte_of_an_attachment_reaches_a_file_and_no_body_is_asked_for() {
     }
     let rows = all_rows(&lake);
     assert!(rows.contains("large.bin") && !holds(&rows, &forms));
-    assert!(!holds(&String::from_utf8_lossy(&output.stderr), &forms) && !holds(&String::from_utf8_lossy(&output.stdout), &forms));
+    assert!(
+        !holds(&String::from_utf8_lossy(&output.stderr), &forms)
+            && !holds(&String::from_utf8_lossy(&output.stdout), &forms)
+    );
     assert_eq!(tenant.report()["body_requests"], 0);
 }

@@ -58,7 +58,11 @@ async fn a_blob_that_fails_while_its_neighbours_succeed_is_read_by_a_later_run()
         let is_harmless = action == json!({"content_type": "text/html"});
         let (exit, failed) = if is_harmless { (0, 0) } else { (3, 1) };
         assert_eq!(report["exit_code"], exit, "{action}: {report:#}");
-        assert_eq!((report["blobs_failed"].as_i64(), report["owed"]["blobs"].as_i64()), (Some(failed), Some(failed)), "{action}");
+        assert_eq!(
+            (report["blobs_failed"].as_i64(), report["owed"]["blobs"].as_i64()),
+            (Some(failed), Some(failed)),
+            "{action}"
+        );
         // Still broken: still owed, and nothing new is lost or doubled.
         let report = tenant.run().await;
         assert_eq!(report["owed"]["blobs"], failed, "{action}: {report:#}");
@@ -73,13 +77,18 @@ async fn a_blob_that_fails_while_its_neighbours_succeed_is_read_by_a_later_run()
 /// Provoked: the body breaks off in each of several ways, at every blob's first read in a run, and in the next run not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_blob_is_known_only_once_it_was_read_to_its_end() {
-    let actions = [json!("truncated_json"), json!({"truncate": 700}), json!({"reset": 900}), json!({"short_body": 1200})];
+    let actions =
+        [json!("truncated_json"), json!({"truncate": 700}), json!({"reset": 900}), json!({"short_body": 1200})];
     futures::future::join_all(actions.map(|action| async move {
         let tenant = tenant().await;
         let blobs = blobs(&tenant).await;
         tenant.faults(json!([of_blob(&blobs[0], action.clone()), of_blob(&blobs[3], action.clone())]));
         let report = tenant.run().await;
-        assert_eq!((report["exit_code"].as_i64(), report["owed"]["blobs"].as_i64()), (Some(3), Some(2)), "{action}: {report:#}");
+        assert_eq!(
+            (report["exit_code"].as_i64(), report["owed"]["blobs"].as_i64()),
+            (Some(3), Some(2)),
+            "{action}: {report:#}"
+        );
         tenant.faults(json!([]));
         tenant.run_done().await;
         tenant.assert_complete().await;
@@ -95,11 +104,17 @@ async fn a_checkpoint_never_says_more_than_was_read() {
         let (tenant, lake) = (Tenant::new(), new_lake().await);
         let sends: Vec<(u32, Vec<&str>)> = (1..9).map(|number| (number, vec!["a.txt"])).collect();
         for (number, names) in &sends {
-            tenant.source.publish(tenant.at(-20) + Duration::seconds(i64::from(*number) * 20), tenant.send(*number, names));
+            tenant
+                .source
+                .publish(tenant.at(-20) + Duration::seconds(i64::from(*number) * 20), tenant.send(*number, names));
         }
         tenant.source.fail_always(call, Some(Code::PermissionMissing));
         let report = tenant.run(&lake).await.unwrap();
-        assert_eq!((report.exit_code, report.error.as_ref().map(|error| error.code)), (12, Some("permission-missing")), "{call:?}");
+        assert_eq!(
+            (report.exit_code, report.error.as_ref().map(|error| error.code)),
+            (12, Some("permission-missing")),
+            "{call:?}"
+        );
         tenant.source.fail_always(call, None);
         tenant.clock.set(tenant.at(60));
         assert_eq!(tenant.run(&lake).await.unwrap().exit_code, 0, "{call:?}");
@@ -110,7 +125,8 @@ async fn a_checkpoint_never_says_more_than_was_read() {
 /// Sentinel's function app reads the header `NextPageUrl`, which the API does not send: page two was never read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_page_of_a_listing_is_read_empty_ones_too() {
-    let tenant = Simulated::start(&["users=4,messages=40,attachments=1,size=300"], |options| options.page_blobs = 1).await;
+    let tenant =
+        Simulated::start(&["users=4,messages=40,attachments=1,size=300"], |options| options.page_blobs = 1).await;
     tenant.faults(json!([{"on": "list", "after": 2, "times": 2, "do": "empty_page"}]));
     let report = tenant.run_done().await;
     assert!(tenant.simulator.report().count("list") > report["blobs"].as_u64().unwrap(), "a page for each blob");
@@ -121,8 +137,9 @@ async fn every_page_of_a_listing_is_read_empty_ones_too() {
 /// Provoked: a gateway before the feed that writes it as nobody does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_next_page_is_found_however_its_header_is_written() {
-    let tenant = Simulated::start(&["users=4,messages=40,attachments=1,size=300"], |options| options.page_blobs = 1).await;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tenant =
+        Simulated::start(&["users=4,messages=40,attachments=1,size=300"], |options| options.page_blobs = 1).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let gateway = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(rewrite_next_page(listener, tenant.simulator.address()));
     let end = now().trunc_subsecs(0);
@@ -180,7 +197,14 @@ async fn what_becomes_available_between_two_runs_is_in_one_of_them() {
     let tenant = Simulated::generated("users=2,messages=4,attachments=1,size=300").await;
     let sending = async {
         for number in 0..24 {
-            tenant.send(mail("ann@contoso.example", &format!("<{number}@contoso.example>"), "a.txt", &format!("file {number}"))).await;
+            tenant
+                .send(mail(
+                    "ann@contoso.example",
+                    &format!("<{number}@contoso.example>"),
+                    "a.txt",
+                    &format!("file {number}"),
+                ))
+                .await;
             tokio::time::sleep(std::time::Duration::from_millis(90)).await;
         }
     };
@@ -262,10 +286,16 @@ async fn a_blob_that_expires_between_listing_and_fetch_is_a_gap_and_its_neighbou
     let blobs = blobs(&tenant).await;
     tenant.faults(json!([of_blob(&blobs[2], "expire_blob")]));
     let report = tenant.run().await;
-    assert_eq!((report["exit_code"].as_i64(), report["gaps"].as_i64(), report["owed"]["blobs"].as_i64()), (Some(3), Some(1), Some(0)));
+    assert_eq!(
+        (report["exit_code"].as_i64(), report["gaps"].as_i64(), report["owed"]["blobs"].as_i64()),
+        (Some(3), Some(1), Some(0))
+    );
     let gaps = query(&tenant.lake, "SELECT kind, content_blob_id FROM gaps").await;
     assert_eq!(gaps.len(), 1);
-    assert_eq!((gaps[0]["kind"].as_str(), gaps[0]["content_blob_id"].as_str()), (Some("blob"), Some(blobs[2].id.as_str())));
+    assert_eq!(
+        (gaps[0]["kind"].as_str(), gaps[0]["content_blob_id"].as_str()),
+        (Some("blob"), Some(blobs[2].id.as_str()))
+    );
     let (actual, expected) = (tenant.actual().await, tenant.expected().await);
     assert!(actual.len() < expected.len() && actual.iter().all(|(key, hashes)| expected.get(key) == Some(hashes)));
     assert!(expected.len() - actual.len() <= 5, "no more than its own records");
@@ -411,7 +441,11 @@ async fn no_mailbox_ever_sees_more_than_four_requests_at_once() {
     ]));
     let report = tenant.run_done().await;
     let simulator = tenant.simulator.report();
-    assert_eq!(simulator.mailbox_concurrency_max, 4, "all four places are used, and never a fifth: {:?}", simulator.mailbox_concurrency);
+    assert_eq!(
+        simulator.mailbox_concurrency_max, 4,
+        "all four places are used, and never a fifth: {:?}",
+        simulator.mailbox_concurrency
+    );
     assert_eq!(simulator.throttled, 0);
     assert!(simulator.mail_concurrency_max > 4, "mailboxes are read side by side");
     assert_eq!(report["throttled"], 0);
@@ -422,8 +456,16 @@ async fn no_mailbox_ever_sees_more_than_four_requests_at_once() {
 #[test]
 fn auditing_that_is_switched_off_ends_with_12_and_the_hint_for_it() {
     let faults = support::Lake::temp();
-    let file = support::write(&faults.beside().join("faults.json"), json!([fault("start", "auditing_disabled")]).to_string());
-    let tenant = support::Tenant::start(&["--generate", "users=2,messages=4", "--subscription", "off", "--faults", file.to_str().unwrap()]);
+    let file =
+        support::write(&faults.beside().join("faults.json"), json!([fault("start", "auditing_disabled")]).to_string());
+    let tenant = support::Tenant::start(&[
+        "--generate",
+        "users=2,messages=4",
+        "--subscription",
+        "off",
+        "--faults",
+        file.to_str().unwrap(),
+    ]);
     let lake = support::Lake::temp();
     lake.add(&tenant, "Test", &[]);
     let output = lake.run_command("Test").output().unwrap();
@@ -431,7 +473,10 @@ fn auditing_that_is_switched_off_ends_with_12_and_the_hint_for_it() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(exit, 12, "{errors}");
     let hint = Code::AuditingDisabled.hint().unwrap();
-    assert_eq!((report["error"]["code"].as_str(), report["error"]["hint"].as_str()), (Some("auditing-disabled"), Some(hint)));
+    assert_eq!(
+        (report["error"]["code"].as_str(), report["error"]["hint"].as_str()),
+        (Some("auditing-disabled"), Some(hint))
+    );
     assert!(errors.contains(hint), "{errors}");
     let run = &lake.sql("SELECT outcome, exit_code, error FROM runs")[0];
     assert_eq!((run["outcome"].as_str(), run["exit_code"].as_i64()), (Some("failed"), Some(12)), "{run}");
@@ -480,7 +525,10 @@ async fn an_empty_feed_is_no_error_and_what_comes_later_is_read() {
 /// The `Attachments` strings that were seen in the field, and those that can be made up.
 const ODD: &[(&str, &[&str])] = &[
     ("plain.pdf (123b); b.png (9b)", &["plain.pdf", "b.png"]),
-    ("AttachedImage (3165b); AttachedImage (1642b); AttachedImage (2603b); AttachedImage (5423b)", &["AttachedImage"; 4]),
+    (
+        "AttachedImage (3165b); AttachedImage (1642b); AttachedImage (2603b); AttachedImage (5423b)",
+        &["AttachedImage"; 4],
+    ),
     ("04bab714-753c-44dd-8e72-124bd16e077b (2242b)", &["04bab714-753c-44dd-8e72-124bd16e077b"]),
     (
         "Project Gamma - plan v2 (Draft 04_04_2024)(100112233.7).docx (73728b); tps (report) 1.docx (1024b)",
@@ -520,8 +568,10 @@ fn odd_attachment_strings_of_exports_are_one_row_per_named_attachment() {
     let records = odd_records();
     let cell = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
     let twice = || records.iter().chain(records.iter().step_by(2));
-    let table = twice().map(|record| format!("{},2026-01-01T00:00:00Z,2,Send,ann@contoso.example,{},,", cell("id"), cell(record)));
-    let header = "RecordId,CreationDate,RecordType,Operation,UserId,AuditData,AssociatedAdminUnits,AssociatedAdminUnitsNames";
+    let table = twice()
+        .map(|record| format!("{},2026-01-01T00:00:00Z,2,Send,ann@contoso.example,{},,", cell("id"), cell(record)));
+    let header =
+        "RecordId,CreationDate,RecordType,Operation,UserId,AuditData,AssociatedAdminUnits,AssociatedAdminUnitsNames";
     let formats = [
         ("lines.json", twice().cloned().collect::<Vec<_>>().join("\n")),
         ("array.json", format!("[{}]", twice().cloned().collect::<Vec<_>>().join(",\n"))),
@@ -542,11 +592,14 @@ fn odd_attachment_strings_of_exports_are_one_row_per_named_attachment() {
         let rows = lake.sql("SELECT internet_message_id, coalesce(file_path, file_name) AS name, file_name, hash_status, hash_error FROM file_events");
         let mut found: Vec<(String, String)> = rows
             .iter()
-            .map(|row| (row["internet_message_id"].as_str().unwrap().to_owned(), row["name"].as_str().unwrap().to_owned()))
+            .map(|row| {
+                (row["internet_message_id"].as_str().unwrap().to_owned(), row["name"].as_str().unwrap().to_owned())
+            })
             .collect();
         found.sort();
         assert_eq!(found, wanted, "{name}");
-        assert!(rows.iter().all(|row| row["hash_status"] == "unavailable" && row["hash_error"].as_str().unwrap().starts_with("message-missing: ")));
+        assert!(rows.iter().all(|row| row["hash_status"] == "unavailable"
+            && row["hash_error"].as_str().unwrap().starts_with("message-missing: ")));
         assert!(rows.iter().any(|row| row["file_name"] == "1.pdf"), "a path's last part is the file's name");
         lake.run_done("Test");
         assert_eq!(lake.count("SELECT count(*) FROM file_events"), wanted.len() as i64);
@@ -565,6 +618,7 @@ async fn a_send_that_several_records_report_is_one_row_that_names_them() {
     let report = tenant.run(&lake).await.unwrap();
     assert_eq!((report.exit_code, report.events, report.sends_met, report.sends_claimed), (0, 1, 2, 1));
     let row = &query(&lake, "SELECT audit_record_ids FROM file_events").await[0];
-    let ids: BTreeSet<&str> = row["audit_record_ids"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
+    let ids: BTreeSet<&str> =
+        row["audit_record_ids"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
     assert_eq!(ids, BTreeSet::from([first.id.as_str(), second.id.as_str()]));
 }

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::tools::{Server, is_offline, python};
 use crate::support::{Lake, Tenant, ended};
@@ -88,24 +88,24 @@ fn holds_a_lake(lake: &Lake) {
     assert_eq!(lake.sql(FACTS), folder.sql(FACTS), "a lake in a folder says the same");
 }
 
-/// Danger: two runs that begin with the same state both commit. Provoked: each takes so long that the other one begins
-/// before it commits.
-fn fences_two_runs(lake: &Lake) {
+/// Danger: runs that begin with the same state all commit. Provoked: each takes so long that the others begin before it
+/// commits.
+fn fences_runs(lake: &Lake) {
     let tenant = Tenant::corpus();
     lake.add(&tenant, "Test", &[]);
-    tenant.faults(&json!({"faults": [{"on": "attachment_value", "do": {"latency_ms": 500}}]}));
-    let run = || lake.run_command("Test").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let outputs = [run(), run()].map(|child| child.wait_with_output().unwrap());
-    let mut exits: Vec<(i32, Value)> = outputs.iter().map(ended).collect();
-    exits.sort_by_key(|(exit, _)| *exit);
+    tenant.faults(&json!([{"on": "attachment_value", "do": {"latency_ms": 1500}}]));
+    let run = |_| lake.run_command("Test").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let outputs = [1, 2, 3].map(run).map(|child| child.wait_with_output().unwrap());
+    let mut exits = outputs.each_ref().map(|output| ended(output).0);
+    exits.sort_unstable();
     let told = outputs.map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
-    assert_eq!((exits[0].0, exits[1].0), (0, 11), "{exits:#?} {told:#?}");
+    assert_eq!(exits, [0, 11, 11], "{told:#?}");
     let rows = lake.sql(ROWS);
     assert_eq!(rows.len(), 35);
 
-    tenant.faults(&json!({}));
+    tenant.faults(&json!([]));
     assert_eq!(lake.run_done("Test")["events"], 0);
-    assert_eq!(lake.sql(ROWS), rows, "what the other one left behind means nothing");
+    assert_eq!(lake.sql(ROWS), rows, "what the others left behind means nothing");
     assert_eq!(lake.count("SELECT count(DISTINCT event_id) FROM file_events"), 35);
 }
 
@@ -129,20 +129,36 @@ fn an_azure_container_holds_a_lake() {
 }
 
 #[test]
-fn of_two_runs_at_once_in_a_folder_one_is_fenced_off() {
-    fences_two_runs(&Lake::temp());
+fn of_several_runs_at_once_in_a_folder_one_commits() {
+    fences_runs(&Lake::temp());
 }
 
 #[test]
-fn of_two_runs_at_once_in_an_s3_bucket_one_is_fenced_off() {
+fn of_several_runs_at_once_in_an_s3_bucket_one_commits() {
     if !is_offline() {
-        fences_two_runs(&Store::s3().lake("lake"));
+        fences_runs(&Store::s3().lake("lake"));
     }
 }
 
 #[test]
-fn of_two_runs_at_once_in_an_azure_container_one_is_fenced_off() {
+fn of_several_runs_at_once_in_an_azure_container_one_commits() {
     if !is_offline() {
-        fences_two_runs(&Store::azure().lake("lake"));
+        fences_runs(&Store::azure().lake("lake"));
     }
+}
+
+/// Danger: a store that overwrites whatever was there is taken for one that keeps writers apart.
+#[test]
+fn a_store_that_does_not_put_conditionally_is_refused() {
+    if is_offline() {
+        return;
+    }
+    let (store, tenant) = (Store::s3(), Tenant::corpus());
+    let lake = store.lake("lake");
+    lake.add(&tenant, "Test", &[]);
+    let output = lake.run_command("Test").env("AWS_CONDITIONAL_PUT", "disabled").output().unwrap();
+    let (exit, report) = ended(&output);
+    assert_eq!((exit, &report["error"]["code"]), (1, &json!("lake-unavailable")), "{report:#}");
+    assert_eq!(lake.count("SELECT count(*) FROM file_events"), 0);
+    assert_eq!(lake.run_done("Test")["events"], 35);
 }

@@ -45,7 +45,8 @@ async fn records_that_come_days_late_are_filed_under_the_day_on_which_they_were_
         assert_eq!(row["event_date"].as_str().unwrap(), sent.date_naive().to_string());
         assert_eq!(time(&row["inserted_at"]), tenant.at(0), "now, when it became searchable");
     }
-    let days: std::collections::BTreeSet<String> = wanted.values().map(|sent| format!("event_date={}", sent.date_naive())).collect();
+    let days: std::collections::BTreeSet<String> =
+        wanted.values().map(|sent| format!("event_date={}", sent.date_naive())).collect();
     let files = lake.table(waybill::event::schema::TableName::FileEvents).await.unwrap().files().await.unwrap();
     let folders = files.iter().map(|file| file.path.as_ref().split('/').next().unwrap().to_owned()).collect();
     assert_eq!(days, folders, "the partitions on the store");
@@ -81,11 +82,15 @@ async fn real_mails_are_observed_at_the_time_of_their_date_header() {
             wanted.insert(message["internet_message_id"].as_str().unwrap().to_owned(), time(&message["sent"]));
         }
     }
-    let rows = query(&tenant.lake, "SELECT internet_message_id, observed_at, inserted_at, event_date FROM file_events").await;
+    let rows =
+        query(&tenant.lake, "SELECT internet_message_id, observed_at, inserted_at, event_date FROM file_events").await;
     let mut years = std::collections::BTreeSet::new();
     for row in &rows {
         let sent = wanted[row["internet_message_id"].as_str().unwrap()];
-        assert_eq!((time(&row["observed_at"]), row["event_date"].as_str().unwrap()), (sent, sent.date_naive().to_string().as_str()));
+        assert_eq!(
+            (time(&row["observed_at"]), row["event_date"].as_str().unwrap()),
+            (sent, sent.date_naive().to_string().as_str())
+        );
         assert!(time(&row["inserted_at"]) >= begun);
         years.insert(sent.date_naive().to_string()[..4].to_owned());
     }

@@ -16,9 +16,7 @@ use waybill::monitor::Progress;
 use waybill::run::{self, Job, Report};
 use waybill::search::Search;
 use waybill::source::memory::Memory;
-use waybill::source::{
-    Attachment, AttachmentKind, Message, NamedAttachment, Operation, Scope, SendRecord,
-};
+use waybill::source::{Attachment, AttachmentKind, Message, NamedAttachment, Operation, Scope, SendRecord};
 
 /// When the scripts begin.
 pub(crate) fn noon() -> Time {
@@ -167,7 +165,9 @@ pub(crate) fn expected(sends: &[(u32, Vec<&str>)]) -> BTreeMap<String, Vec<Strin
 /// What a lake holds, in the same form; a row without a hash has its status there.
 pub(crate) async fn actual(lake: &Lake) -> BTreeMap<String, Vec<String>> {
     let mut rows: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for row in query(lake, "SELECT internet_message_id, file_name, coalesce(md5, hash_status) AS md5 FROM file_events").await {
+    for row in
+        query(lake, "SELECT internet_message_id, file_name, coalesce(md5, hash_status) AS md5 FROM file_events").await
+    {
         let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
         rows.entry(format!("{}/{}", text("internet_message_id"), text("file_name"))).or_default().push(text("md5"));
     }

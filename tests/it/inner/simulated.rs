@@ -20,28 +20,28 @@ use waybill::source::{Application, Scope};
 
 /// The machine's time, in which the simulator lives.
 #[expect(clippy::disallowed_methods, reason = "the simulator lives in real time")]
-pub fn now() -> Time {
+pub(crate) fn now() -> Time {
     Utc::now()
 }
 
 /// A simulated tenant and a connection to it.
-pub struct Simulated {
-    pub simulator: Running,
-    pub lake: Lake,
-    pub since: Time,
-    pub scope: Scope,
+pub(crate) struct Simulated {
+    pub(crate) simulator: Running,
+    pub(crate) lake: Lake,
+    pub(crate) since: Time,
+    pub(crate) scope: Scope,
     files: TempDir,
     id: Uuid,
 }
 
 impl Simulated {
     /// A generated tenant in which every record is a send, with few records in a blob, so that there are many blobs.
-    pub async fn generated(words: &str) -> Self {
+    pub(crate) async fn generated(words: &str) -> Self {
         Self::start(&[words], |_| {}).await
     }
 
     /// The same, with other options.
-    pub async fn start(words: &[&str], change: impl FnOnce(&mut Options)) -> Self {
+    pub(crate) async fn start(words: &[&str], change: impl FnOnce(&mut Options)) -> Self {
         let mut options = Options::default();
         options.content =
             words.iter().map(|words| Content::Generate(format!("sends=1,{words}").parse().unwrap())).collect();
@@ -52,26 +52,33 @@ impl Simulated {
         std::fs::write(files.path().join("secret"), &simulator.announcement().client_secret).unwrap();
         let lake = Lake::with_store("memory:///lake/", Arc::new(object_store::memory::InMemory::new())).unwrap();
         lake.create().await.unwrap();
-        Self { simulator, lake, since: now() - Duration::hours(24), scope: Scope::All, files, id: Uuid::from_u128(0xc1) }
+        Self {
+            simulator,
+            lake,
+            since: now() - Duration::hours(24),
+            scope: Scope::All,
+            files,
+            id: Uuid::from_u128(0xc1),
+        }
     }
 
     /// Replaces what goes wrong; `[]` heals it.
-    pub fn faults(&self, faults: Value) {
+    pub(crate) fn faults(&self, faults: Value) {
         self.simulator.set_faults(&Faults::parse(faults).unwrap());
     }
 
     /// A new client, as every run has one.
-    pub fn source(&self, clock: Clock) -> Microsoft365 {
+    pub(crate) fn source(&self, clock: Clock) -> Microsoft365 {
         self.source_behind(clock, &self.simulator.announcement().activity)
     }
 
     /// Forgets where the connection stands: to the lake it is another one of the same tenant.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.id = Uuid::from_u128(self.id.as_u128() + 1);
     }
 
     /// A new client that reaches the feed at this URL.
-    pub fn source_behind(&self, clock: Clock, activity: &str) -> Microsoft365 {
+    pub(crate) fn source_behind(&self, clock: Clock, activity: &str) -> Microsoft365 {
         let announcement = self.simulator.announcement();
         let mut overrides = Overrides::default();
         overrides.set("login", &announcement.login).unwrap();
@@ -91,7 +98,7 @@ impl Simulated {
     }
 
     /// Runs the connection once, into any lake; the report as the command prints it.
-    pub async fn run_into(&self, lake: &Lake) -> Result<Value> {
+    pub(crate) async fn run_into(&self, lake: &Lake) -> Result<Value> {
         let job = Job {
             connection_id: self.id,
             connection_name: "simulated".to_owned(),
@@ -108,24 +115,24 @@ impl Simulated {
     }
 
     /// Runs the connection once; the report.
-    pub async fn run(&self) -> Value {
+    pub(crate) async fn run(&self) -> Value {
         self.run_into(&self.lake).await.unwrap()
     }
 
     /// Runs the connection once, and nothing may be missing.
-    pub async fn run_done(&self) -> Value {
+    pub(crate) async fn run_done(&self) -> Value {
         let report = self.run().await;
         assert_eq!(report["exit_code"], 0, "{report:#}");
         report
     }
 
     /// Sends a mail now.
-    pub async fn send(&self, mail: String) -> Value {
+    pub(crate) async fn send(&self, mail: String) -> Value {
         self.control(reqwest::Method::POST, "messages?sent=now", mail).await
     }
 
     /// Every message that was sent, with its attachments and their digests.
-    pub async fn messages(&self) -> Vec<Value> {
+    pub(crate) async fn messages(&self) -> Vec<Value> {
         self.control(reqwest::Method::GET, "truth", String::new()).await["messages"].as_array().unwrap().clone()
     }
 
@@ -136,7 +143,7 @@ impl Simulated {
     }
 
     /// What was sent: `message/name` → SHA-256 of each attachment of this name.
-    pub async fn expected(&self) -> Rows {
+    pub(crate) async fn expected(&self) -> Rows {
         let mut rows = Rows::new();
         for message in self.messages().await {
             for attachment in message["attachments"].as_array().unwrap() {
@@ -147,12 +154,12 @@ impl Simulated {
     }
 
     /// What the lake holds, in the same form; a row without a hash has its status there.
-    pub async fn actual(&self) -> Rows {
+    pub(crate) async fn actual(&self) -> Rows {
         actual(&self.lake).await
     }
 
     /// Fails unless the lake holds exactly what was sent.
-    pub async fn assert_complete(&self) {
+    pub(crate) async fn assert_complete(&self) {
         let (actual, expected) = (self.actual().await, self.expected().await);
         assert!(!expected.is_empty());
         assert_same(&actual, &expected);
@@ -160,10 +167,10 @@ impl Simulated {
 }
 
 /// Rows of `file_events` in a form that can be compared.
-pub type Rows = BTreeMap<String, Vec<String>>;
+pub(crate) type Rows = BTreeMap<String, Vec<String>>;
 
 /// What a lake holds: `message/name` → SHA-256, or the status of a row without one.
-pub async fn actual(lake: &Lake) -> Rows {
+pub(crate) async fn actual(lake: &Lake) -> Rows {
     let mut rows = Rows::new();
     let query = "SELECT internet_message_id, coalesce(file_path, file_name) AS name, coalesce(sha256, hash_status) AS hash FROM file_events";
     for row in super::query(lake, query).await {
@@ -173,7 +180,7 @@ pub async fn actual(lake: &Lake) -> Rows {
 }
 
 /// Compares, and shows only what differs.
-pub fn assert_same(actual: &Rows, expected: &Rows) {
+pub(crate) fn assert_same(actual: &Rows, expected: &Rows) {
     let missing: Vec<_> = expected.iter().filter(|(key, hashes)| actual.get(*key) != Some(hashes)).collect();
     let added: Vec<_> = actual.iter().filter(|(key, hashes)| expected.get(*key) != Some(hashes)).collect();
     assert!(missing.is_empty() && added.is_empty(), "expected {missing:#?}\nfound {added:#?}");
@@ -190,7 +197,7 @@ fn sorted(mut rows: Rows) -> Rows {
 }
 
 /// A mail with one attachment.
-pub fn mail(from: &str, message_id: &str, name: &str, content: &str) -> String {
+pub(crate) fn mail(from: &str, message_id: &str, name: &str, content: &str) -> String {
     [
         &format!("From: {from}"),
         "To: partner@fabrikam.example",
@@ -215,6 +222,6 @@ pub fn mail(from: &str, message_id: &str, name: &str, content: &str) -> String {
 }
 
 /// A rule of a faults file.
-pub fn fault(on: &str, action: impl Into<Value>) -> Value {
+pub(crate) fn fault(on: &str, action: impl Into<Value>) -> Value {
     json!({"on": on, "do": action.into()})
 }

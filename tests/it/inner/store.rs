@@ -12,8 +12,8 @@ use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions,
-    PutPayload, PutResult, RenameOptions, Result,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
 use tokio::sync::Notify;
 
@@ -57,7 +57,10 @@ impl FaultyStore {
             self.hung.notify_one();
             std::future::pending::<()>().await;
         }
-        object_store::Error::Generic { store: "faulty", source: format!("the write of `{path}` was made to fail").into() }
+        object_store::Error::Generic {
+            store: "faulty",
+            source: format!("the write of `{path}` was made to fail").into(),
+        }
     }
 }
 

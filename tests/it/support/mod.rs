@@ -62,11 +62,6 @@ impl Process {
         Self(command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}")))
     }
 
-    /// Its id, for signals.
-    pub(crate) fn id(&self) -> u32 {
-        self.0.id()
-    }
-
     /// The process itself.
     pub(crate) fn child(&mut self) -> &mut Child {
         &mut self.0
@@ -96,7 +91,7 @@ impl Drop for Process {
 pub(crate) struct Tenant {
     /// What it printed when it listened: login, graph, activity, tenant_id, client_id, client_secret, users.
     pub(crate) announcement: Value,
-    process: Process,
+    _process: Process,
 }
 
 impl Tenant {
@@ -119,7 +114,7 @@ impl Tenant {
             std::io::Read::read_to_string(&mut errors, &mut text).unwrap();
             panic!("`waybill simulate` did not start: {text}")
         });
-        Self { announcement, process }
+        Self { announcement, _process: process }
     }
 
     /// The real e-mails as a tenant whose newest mail was sent just now.
@@ -132,24 +127,9 @@ impl Tenant {
         self.announcement[name].as_str().unwrap_or_else(|| panic!("no `{name}` in {}", self.announcement))
     }
 
-    /// The simulator's process id.
-    pub(crate) fn process_id(&self) -> u32 {
-        self.process.id()
-    }
-
     /// What it was asked so far: `GET /_simulator/report`.
     pub(crate) fn report(&self) -> Value {
         self.control("GET", "report", None)
-    }
-
-    /// Sets what it counted to zero.
-    pub(crate) fn reset(&self) {
-        self.control("POST", "reset", None);
-    }
-
-    /// Every message that was sent, with its attachments and their digests.
-    pub(crate) fn truth(&self) -> Vec<Value> {
-        self.control("GET", "truth", None)["messages"].as_array().unwrap().clone()
     }
 
     /// Replaces what goes wrong; `{}` heals it.
