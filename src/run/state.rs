@@ -29,6 +29,9 @@ pub struct State {
     pub owed: Owed,
     /// The newest audit content that was ever listed.
     pub newest_content: Option<Time>,
+    /// Whether a mailbox was ever read: then a refusal is a policy sooner than a missing permission.
+    #[serde(default)]
+    pub has_read_mail: bool,
 }
 
 /// A window and which of its blobs were read whole. Boundaries never change, since ids name ranges cut by them.
@@ -112,6 +115,7 @@ impl State {
             seen: VecDeque::new(),
             owed: Owed::default(),
             newest_content: None,
+            has_read_mail: false,
         }
     }
 
