@@ -36,7 +36,8 @@ impl Store {
     }
 
     fn azure() -> Self {
-        let arguments = ["--blobHost", "127.0.0.1", "--blobPort", "0", "--inMemoryPersistence", "--skipApiVersionCheck"];
+        let arguments =
+            ["--blobHost", "127.0.0.1", "--blobPort", "0", "--inMemoryPersistence", "--skipApiVersionCheck"];
         let server = Server::start("azurite_blob", &arguments);
         python("make_container.py", &["azure", &server.url, "lakes"]);
         let environment =

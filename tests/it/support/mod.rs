@@ -218,13 +218,16 @@ impl Lake {
         let letters = |letter: char| if letter.is_ascii_alphanumeric() { letter.to_ascii_uppercase() } else { '_' };
         let variable = format!("WAYBILL_TEST_SECRET_{}", name.chars().map(letters).collect::<String>());
         self.environment.lock().unwrap().insert(variable.clone(), tenant.get("client_secret").to_owned());
-        let endpoints: Vec<String> =
-            ["login", "graph", "activity"].iter().map(|name| format!("--endpoint={name}={}", tenant.get(name))).collect();
+        let endpoints: Vec<String> = ["login", "graph", "activity"]
+            .iter()
+            .map(|name| format!("--endpoint={name}={}", tenant.get(name)))
+            .collect();
         let mut arguments = vec!["connection", "add", "--output", "json", "--name", name];
         arguments.extend(["--tenant", tenant.get("tenant_id"), "--client-id", tenant.get("client_id")]);
         arguments.extend(endpoints.iter().map(String::as_str));
         arguments.extend(others);
-        let is_given = |names: &[&str]| others.iter().any(|other| names.contains(&other.split('=').next().unwrap_or_default()));
+        let is_given =
+            |names: &[&str]| others.iter().any(|other| names.contains(&other.split('=').next().unwrap_or_default()));
         if !is_given(&["--client-secret-env", "--client-secret-file", "--certificate"]) {
             arguments.extend(["--client-secret-env", &variable]);
         }

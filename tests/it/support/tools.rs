@@ -20,7 +20,11 @@ static TOOLS: LazyLock<Result<BTreeMap<String, PathBuf>, String>> = LazyLock::ne
         return Err(format!("{setup:?} failed: {}", String::from_utf8_lossy(&output.stderr)));
     }
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    Ok(text.lines().filter_map(|line| line.split_once('=')).map(|(name, path)| (name.to_owned(), path.into())).collect())
+    Ok(text
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, path)| (name.to_owned(), path.into()))
+        .collect())
 });
 
 /// Whether a test that needs other people's programs is to be left out, which it says.
