@@ -18,6 +18,9 @@ pub struct EventKey<'a> {
     pub tenant_id: &'a str,
     /// Which message.
     pub message: MessageKey<'a>,
+    /// The author that it shows, an address in any case: programs and forwarded test mails give one `Message-ID` to the
+    /// messages of several people. A copy in another mailbox shows the same author.
+    pub from: &'a str,
     /// When it was sent; whole seconds count, because audit records carry no more. The owner of a row that may be
     /// upgraded later must give the same time both times.
     pub sent: Time,
@@ -49,6 +52,7 @@ pub fn event_id(key: &EventKey<'_>) -> String {
     Fields::new("waybill.event.1")
         .text(&key.tenant_id.to_ascii_lowercase())
         .text(message)
+        .text(&key.from.trim().to_lowercase())
         .text(&key.sent.timestamp().to_string())
         .text(key.attachment_name)
         .text(&key.occurrence.to_string())
@@ -137,6 +141,7 @@ mod tests {
         EventKey {
             tenant_id: "0f0f0f0f-aaaa-bbbb-cccc-121212121212",
             message: MessageKey::InternetMessageId("<a@b>"),
+            from: "ann@b.example",
             sent: DateTime::from_timestamp(1_700_000_000, 0).unwrap(),
             attachment_name: "plan.pdf",
             occurrence: 0,
@@ -154,7 +159,7 @@ mod tests {
     }
 
     // Computed with Python's hashlib.
-    const EVENT: &str = "41d9f731-c2d2-87a1-acc9-c86b00075e17";
+    const EVENT: &str = "580f6310-c91f-838a-a105-227decb62fee";
     const GAP: &str = "2b133b39-e979-8756-9f35-20673fd8d2fe";
     const QUARANTINE: &str = "d4192507-ba20-89a8-82a8-45a10dc60b2c";
 
@@ -163,7 +168,7 @@ mod tests {
         let upper = key().tenant_id.to_uppercase();
         let sent = key().sent + chrono::Duration::milliseconds(999);
         let message = MessageKey::InternetMessageId(" <a@b>\r\n");
-        assert_eq!(event_id(&EventKey { tenant_id: &upper, message, sent, ..key() }), event_id(&key()));
+        assert_eq!(event_id(&EventKey { tenant_id: &upper, message, from: "Ann@B.example ", sent, ..key() }), event_id(&key()));
     }
 
     #[test]
@@ -172,6 +177,7 @@ mod tests {
             EventKey { tenant_id: "t", ..key() },
             EventKey { message: MessageKey::InternetMessageId("<A@b>"), ..key() },
             EventKey { message: MessageKey::Record("<a@b>"), ..key() },
+            EventKey { from: "ben@b.example", ..key() },
             EventKey { sent: key().sent + chrono::Duration::seconds(1), ..key() },
             EventKey { attachment_name: "Plan.pdf", ..key() },
             EventKey { attachment_name: "plan.pdf0", ..key() },

@@ -40,6 +40,7 @@ pub(super) fn id_in_message(stamp: &Stamp, message: &Message, name: &str, occurr
     event_id(&EventKey {
         tenant_id: &stamp.tenant_id.to_string(),
         message: MessageKey::InternetMessageId(&message.internet_message_id),
+        from: message.from.as_ref().or(message.sender.as_ref()).map_or(&message.mailbox, |author| &author.address),
         sent: message.sent,
         attachment_name: name,
         occurrence,
@@ -54,6 +55,7 @@ fn id_in_record(stamp: &Stamp, send: &SendRecord, name: &str, occurrence: u32) -
             Some(id) => MessageKey::InternetMessageId(id),
             None => MessageKey::Record(&send.id),
         },
+        from: send.sent_as.as_ref().unwrap_or(&send.mailbox),
         sent: send.created,
         attachment_name: name,
         occurrence,

@@ -1,5 +1,5 @@
-//! Other people's programs: Microsoft's clients against the simulated tenant, readers of Delta tables against the lake,
-//! and Python's own reading of the same e-mails. The checks are in `tests/clients/*.py`.
+//! Other people's programs: Microsoft's clients against the simulated tenant, and Python's own reading of the same
+//! e-mails. The checks are in `tests/clients/*.py`.
 
 use crate::support::corpus;
 use crate::support::tools::{is_offline, python};
@@ -15,12 +15,5 @@ fn microsofts_own_clients_read_the_simulated_tenant() {
 fn python_computes_the_same_digests_from_the_same_mails() {
     if !is_offline() {
         python("digests.py", &[corpus().to_str().unwrap()]);
-    }
-}
-
-#[test]
-fn other_readers_of_delta_read_the_same_rows() {
-    if !is_offline() {
-        python("readers.py", &[]);
     }
 }

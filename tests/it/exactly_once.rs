@@ -215,3 +215,25 @@ fn a_lake_that_was_killed_into_being_equals_an_undisturbed_one() {
 fn rand_seed() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().0
 }
+
+/// Danger: programs and forwarded test mails give one Message-ID to several messages, and all but one of them lose their
+/// rows. Provoked: two people send a file of one name in the same second under one id; a third mail repeats the first.
+#[test]
+fn messages_that_share_an_id_keep_their_rows() {
+    let corpus = tempfile::tempdir().unwrap();
+    for (file, sender, text) in [("1", "ann", "one"), ("2", "ben", "two"), ("3", "ann", "three")] {
+        let mail = format!(
+            "From: {sender}@contoso.example\nTo: x@elsewhere.example\nDate: Mon, 2 Nov 2026 10:00:00 +0000\n\
+             Message-ID: <same@contoso.example>\nSubject: s\nMIME-Version: 1.0\n\
+             Content-Type: text/csv; name=\"list.csv\"\nContent-Disposition: attachment; filename=\"list.csv\"\n\n{text}\n"
+        );
+        crate::support::write(&corpus.path().join(format!("{file}.eml")), mail);
+    }
+    let tenant = crate::support::Tenant::start(&["--corpus", corpus.path().to_str().unwrap(), "--shift-dates", "now"]);
+    let lake = crate::support::Lake::temp();
+    lake.add(&tenant, "mail", &[]);
+    lake.run_done("mail");
+    lake.run_done("mail");
+    assert_eq!(lake.count("SELECT count(*) FROM file_events"), 3);
+    assert_eq!(lake.count("SELECT count(DISTINCT sha256) FROM file_events"), 3);
+}

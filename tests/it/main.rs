@@ -14,6 +14,7 @@ mod microsoft365;
 mod nothing_hidden;
 mod nothing_kept;
 mod one_commit;
+mod open_table;
 mod peers;
 mod read_only;
 mod stores;
