@@ -49,8 +49,9 @@ impl SecretPlace {
     /// `configuration` when the variable is not set, or the file cannot be read, or either is empty.
     pub fn read(&self) -> Result<Secret<String>> {
         let value = match self {
-            Self::Env(name) => std::env::var(name)
-                .map_err(|_| Error::new(Code::Configuration, format!("the environment variable `{name}` is not set")))?,
+            Self::Env(name) => std::env::var(name).map_err(|_| {
+                Error::new(Code::Configuration, format!("the environment variable `{name}` is not set"))
+            })?,
             Self::File(path) => std::fs::read_to_string(path).map_err(|error| {
                 Error::new(Code::Configuration, format!("cannot read the secret file `{}`: {error}", path.display()))
             })?,

@@ -125,9 +125,9 @@ impl Add {
     fn connection(&self, context: &Context) -> Result<Connection> {
         let mut endpoints = Overrides::default();
         for text in &self.endpoints {
-            let (name, url) = text.split_once('=').ok_or_else(|| {
-                Error::new(Code::Usage, format!("`--endpoint {text}` is not of the form NAME=URL"))
-            })?;
+            let (name, url) = text
+                .split_once('=')
+                .ok_or_else(|| Error::new(Code::Usage, format!("`--endpoint {text}` is not of the form NAME=URL")))?;
             endpoints.set(name, url)?;
         }
         Ok(Connection {
@@ -256,7 +256,13 @@ async fn list(context: &Context, reporting: Reporting) -> Result<Exit> {
             &["name", "service", "scope", "tenant", "since"],
             shown.iter().map(|shown| {
                 let scope = shown.scope.to_owned();
-                vec![shown.name.to_owned(), shown.service.to_owned(), scope, shown.tenant_id.to_string(), time(shown.since)]
+                vec![
+                    shown.name.to_owned(),
+                    shown.service.to_owned(),
+                    scope,
+                    shown.tenant_id.to_string(),
+                    time(shown.since),
+                ]
             }),
         )?,
     }
@@ -289,7 +295,12 @@ async fn show(context: &Context, arguments: Named) -> Result<Exit> {
                     lines.push(vec!["read up to".to_owned(), time(checkpoint.state.watermark)]);
                     lines.push(vec![
                         "owed".to_owned(),
-                        format!("{} blobs, {} messages, {} hashes", owed.blobs.len(), owed.messages.len(), owed.hashes.len()),
+                        format!(
+                            "{} blobs, {} messages, {} hashes",
+                            owed.blobs.len(),
+                            owed.messages.len(),
+                            owed.hashes.len()
+                        ),
                     ]);
                 }
             }
@@ -318,13 +329,20 @@ async fn check(context: &Context, arguments: Named) -> Result<Exit> {
             // Without a token every other check would only repeat this failure.
             if is_signed_in {
                 let feed = source.check_feed().await;
-                add("audit feed", feed.map(|is_on| if is_on { "on" } else { "off; the first run starts it" }.to_owned()));
+                add(
+                    "audit feed",
+                    feed.map(|is_on| if is_on { "on" } else { "off; the first run starts it" }.to_owned()),
+                );
                 // The scope `all` asks nothing of the directory.
                 let scope = source.resolve_scope(&connection.scope).await;
-                add("scope", scope.map(|scope| {
-                    let people = scope.people().map_or_else(|| "everybody".to_owned(), |people| format!("{people} people"));
-                    scope.findings.iter().fold(people, |text, finding| format!("{text}\n{finding}"))
-                }));
+                add(
+                    "scope",
+                    scope.map(|scope| {
+                        let people =
+                            scope.people().map_or_else(|| "everybody".to_owned(), |people| format!("{people} people"));
+                        scope.findings.iter().fold(people, |text, finding| format!("{text}\n{finding}"))
+                    }),
+                );
             }
         }
         Err(error) => add("endpoints", Err(error)),

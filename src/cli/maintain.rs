@@ -43,7 +43,8 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
         Error::new(Code::Usage, format!("`{}` is not a span of time, like `7d` or `12h`", arguments.vacuum_after))
     })?;
     if vacuum_after < limits::VACUUM_AFTER_MIN {
-        let message = "`--vacuum-after` must be 1h at least: a run or a query that goes on may still need younger files";
+        let message =
+            "`--vacuum-after` must be 1h at least: a run or a query that goes on may still need younger files";
         return Err(Error::new(Code::Usage, message));
     }
     let connections = Registry::of(&lake).list().await?;

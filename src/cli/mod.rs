@@ -89,9 +89,11 @@ struct Context {
 impl Context {
     /// The lake that was named.
     fn lake(&self) -> Result<Lake> {
-        let url = self.global.lake.as_deref().ok_or_else(|| {
-            Error::new(Code::Usage, "no lake was named: give `--lake URL` or set WAYBILL_LAKE")
-        })?;
+        let url = self
+            .global
+            .lake
+            .as_deref()
+            .ok_or_else(|| Error::new(Code::Usage, "no lake was named: give `--lake URL` or set WAYBILL_LAKE"))?;
         Lake::at(url)
     }
 }

@@ -159,7 +159,9 @@ fn flat(batch: &RecordBatch) -> Result<RecordBatch> {
             continue;
         }
         let joined: Result<StringArray> = (0..column.len())
-            .map(|row| column.is_valid(row).then(|| column.as_list::<i32>().value(row)).map(|list| join(&list)).transpose())
+            .map(|row| {
+                column.is_valid(row).then(|| column.as_list::<i32>().value(row)).map(|list| join(&list)).transpose()
+            })
             .collect();
         fields.push(Arc::new(Field::new(field.name(), DataType::Utf8, true)));
         columns.push(Arc::new(joined?));

@@ -81,11 +81,13 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
 
 /// A mistyped hash must not look like a file that nobody sent.
 fn hashes(option: &str, values: &[String], digits: usize) -> Result<()> {
-    let is_hash = |value: &&String| value.trim().len() == digits && value.trim().chars().all(|digit| digit.is_ascii_hexdigit());
+    let is_hash =
+        |value: &&String| value.trim().len() == digits && value.trim().chars().all(|digit| digit.is_ascii_hexdigit());
     match values.iter().find(|value| !is_hash(value)) {
-        Some(value) => {
-            Err(Error::new(Code::Usage, format!("`{option} {value}` is no such hash: it has {digits} hexadecimal digits")))
-        }
+        Some(value) => Err(Error::new(
+            Code::Usage,
+            format!("`{option} {value}` is no such hash: it has {digits} hexadecimal digits"),
+        )),
         None => Ok(()),
     }
 }

@@ -20,7 +20,9 @@ pub(super) fn parse(text: &str, clock: &Clock) -> Result<Time> {
     let not_a_time = || {
         Error::new(
             Code::Usage,
-            format!("`{text}` is not a time: give RFC 3339 (2026-11-23T15:00:00Z), a day (2026-11-23), or a span back from now (24h, 7d)"),
+            format!(
+                "`{text}` is not a time: give RFC 3339 (2026-11-23T15:00:00Z), a day (2026-11-23), or a span back from now (24h, 7d)"
+            ),
         )
     };
     let span = span(text).ok_or_else(not_a_time)?;

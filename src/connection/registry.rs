@@ -22,8 +22,7 @@ impl<'a> Registry<'a> {
     /// # Errors
     /// `lake-unavailable`, `lake-damaged`.
     pub async fn list(&self) -> Result<Vec<Connection>> {
-        let mut connections =
-            self.lake.connections().await?.iter().map(parse).collect::<Result<Vec<Connection>>>()?;
+        let mut connections = self.lake.connections().await?.iter().map(parse).collect::<Result<Vec<Connection>>>()?;
         connections.sort_by_key(|connection| connection.name.to_lowercase());
         Ok(connections)
     }
@@ -43,7 +42,10 @@ impl<'a> Registry<'a> {
             Some(index) => Ok(known.swap_remove(index)),
             None if known.is_empty() => {
                 self.lake.require().await?;
-                Err(Error::new(Code::ConnectionUnknown, format!("there is no connection `{name}`, and no other one either")))
+                Err(Error::new(
+                    Code::ConnectionUnknown,
+                    format!("there is no connection `{name}`, and no other one either"),
+                ))
             }
             None => {
                 let names: Vec<String> = known.iter().map(|connection| format!("`{}`", connection.name)).collect();
@@ -72,7 +74,8 @@ impl<'a> Registry<'a> {
         if self.list().await?.iter().any(|other| is_called(other, &connection.name)) {
             return Err(taken());
         }
-        let bytes = serde_json::to_vec_pretty(connection).or_error(Code::Internal, "cannot write a connection as JSON")?;
+        let bytes =
+            serde_json::to_vec_pretty(connection).or_error(Code::Internal, "cannot write a connection as JSON")?;
         self.lake.put_connection(connection.id, bytes, None).await?;
         // Two may have added the same name at the same moment; the older one stays.
         if rival(&self.list().await?) {
@@ -98,5 +101,6 @@ fn is_called(connection: &Connection, name: &str) -> bool {
 }
 
 fn parse(document: &Versioned) -> Result<Connection> {
-    serde_json::from_slice(&document.bytes).or_error(Code::LakeDamaged, "a document of the connections' registry cannot be read")
+    serde_json::from_slice(&document.bytes)
+        .or_error(Code::LakeDamaged, "a document of the connections' registry cannot be read")
 }

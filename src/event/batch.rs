@@ -317,8 +317,9 @@ pub fn complete(name: TableName, batch: &RecordBatch, date: Option<NaiveDate>) -
         build(column.kind, std::iter::repeat_n(missing, batch.num_rows()).map(Ok))
     });
     let columns = columns.collect::<Result<Vec<_>>>()?;
-    RecordBatch::try_new(table.arrow_schema(), columns)
-        .map_err(|error| Error::new(Code::LakeDamaged, format!("a file of {name} does not fit: {error}")).caused_by(error))
+    RecordBatch::try_new(table.arrow_schema(), columns).map_err(|error| {
+        Error::new(Code::LakeDamaged, format!("a file of {name} does not fit: {error}")).caused_by(error)
+    })
 }
 
 /// A batch's columns in our types, in the schema's order; `None` for one that the batch lacks.

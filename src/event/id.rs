@@ -168,7 +168,10 @@ mod tests {
         let upper = key().tenant_id.to_uppercase();
         let sent = key().sent + chrono::Duration::milliseconds(999);
         let message = MessageKey::InternetMessageId(" <a@b>\r\n");
-        assert_eq!(event_id(&EventKey { tenant_id: &upper, message, from: "Ann@B.example ", sent, ..key() }), event_id(&key()));
+        assert_eq!(
+            event_id(&EventKey { tenant_id: &upper, message, from: "Ann@B.example ", sent, ..key() }),
+            event_id(&key())
+        );
     }
 
     #[test]

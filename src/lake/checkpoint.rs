@@ -19,8 +19,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::store::{Location, store_error};
 use super::paths;
+use super::store::{Location, store_error};
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::event::{Gap, Quarantined, Run};
 
@@ -68,11 +68,7 @@ pub(super) async fn read<S: DeserializeOwned>(at: &Location, connection: Uuid, n
 }
 
 /// Writes a checkpoint under the first free number from `checkpoint.number` on, and sets that number.
-pub(super) async fn write<S: Serialize>(
-    at: &Location,
-    connection: Uuid,
-    checkpoint: &mut Checkpoint<S>,
-) -> Result<()> {
+pub(super) async fn write<S: Serialize>(at: &Location, connection: Uuid, checkpoint: &mut Checkpoint<S>) -> Result<()> {
     // A leftover of a killed run takes one number; this many in a row means that something else is wrong.
     const LEFTOVERS_MAX: i64 = 1_000;
     let first = checkpoint.number;

@@ -143,7 +143,9 @@ impl Writer {
             if last != self.base {
                 return Err(Error::new(
                     Code::RunInProgress,
-                    format!("another run of this connection committed first (checkpoint {last}), so this one changed nothing"),
+                    format!(
+                        "another run of this connection committed first (checkpoint {last}), so this one changed nothing"
+                    ),
                 ));
             }
             if let Some(error) = unclear.take() {
@@ -288,9 +290,8 @@ async fn append_once<R: Row>(at: &Location, application: &str, number: i64, rows
             Err(error) => return Err(error),
         }
     }
-    Err(last_error.unwrap_or_else(|| {
-        Error::new(Code::LakeUnavailable, format!("other writers kept `{}` busy", R::TABLE))
-    }))
+    Err(last_error
+        .unwrap_or_else(|| Error::new(Code::LakeUnavailable, format!("other writers kept `{}` busy", R::TABLE))))
 }
 
 /// Which events the table has, for the days that a run touches: what makes a row single.

@@ -55,15 +55,10 @@ pub struct Maintained {
 }
 
 /// Maintains one table; nothing when the lake has no such table.
-pub(super) async fn table(
-    at: &Location,
-    name: TableName,
-    maintenance: Maintenance,
-) -> Result<Option<Maintained>> {
+pub(super) async fn table(at: &Location, name: TableName, maintenance: Maintenance) -> Result<Option<Maintained>> {
     let Some(mut table) = Table::open(at, name).await? else { return Ok(None) };
     let files = table.files().await?;
-    let mut report =
-        Maintained { table: name.as_str(), files_before: files.len(), ..Maintained::default() };
+    let mut report = Maintained { table: name.as_str(), files_before: files.len(), ..Maintained::default() };
     for (_, day) in by_date(files) {
         for group in groups(day, maintenance.target_bytes) {
             if !merge(&mut table, group, maintenance.target_bytes).await? {

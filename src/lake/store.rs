@@ -74,8 +74,8 @@ pub(crate) fn open(url: Url) -> Result<Location> {
             .to_file_path()
             .map_err(|()| Error::new(Code::Configuration, format!("`{url}` is not a path of this machine")))?;
         let store = object_store::local::LocalFileSystem::new();
-        let root = Path::from_absolute_path(&path)
-            .or_error(Code::Configuration, format!("cannot open the lake `{url}`"))?;
+        let root =
+            Path::from_absolute_path(&path).or_error(Code::Configuration, format!("cannot open the lake `{url}`"))?;
         return Ok(Location { store: Arc::new(store), root, url });
     }
     let settings = std::env::vars()

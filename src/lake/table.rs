@@ -333,10 +333,11 @@ impl Table {
     }
 
     fn kernel_schema(&self) -> Result<StructType> {
-        self.definition().arrow_schema().as_ref().try_into_kernel().or_error(
-            Code::Internal,
-            format!("the schema of the table `{}` is not one of Delta's", self.name),
-        )
+        self.definition()
+            .arrow_schema()
+            .as_ref()
+            .try_into_kernel()
+            .or_error(Code::Internal, format!("the schema of the table `{}` is not one of Delta's", self.name))
     }
 
     fn error(&self, error: DeltaTableError, doing: &str) -> Error {
@@ -350,5 +351,10 @@ impl Table {
 
 /// Partition values as a log entry wants them.
 pub(super) fn metadata<const N: usize>(entries: [(&str, String); N]) -> Vec<(String, serde_json::Value)> {
-    entries.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect::<HashMap<_, _>>().into_iter().collect()
+    entries
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.into()))
+        .collect::<HashMap<_, _>>()
+        .into_iter()
+        .collect()
 }

@@ -114,7 +114,8 @@ impl Collector {
 
     /// Says that the feed was off: what became available meanwhile was never kept.
     pub(super) fn subscription_was_off(&mut self, window: Window) {
-        let reason = format!("{}: the audit subscription was off and was started by this run", Code::SubscriptionDisabled);
+        let reason =
+            format!("{}: the audit subscription was off and was started by this run", Code::SubscriptionDisabled);
         self.gap(GapKind::Subscription, Some(window), None, None, reason);
     }
 
@@ -125,7 +126,10 @@ impl Collector {
         (self.denied.len() >= suspicious && self.found == 0).then(|| {
             Error::new(
                 Code::PermissionMissing,
-                format!("each of the {} mailboxes that were asked refused: `Mail.Read` is not in force", self.denied.len()),
+                format!(
+                    "each of the {} mailboxes that were asked refused: `Mail.Read` is not in force",
+                    self.denied.len()
+                ),
             )
         })
     }

@@ -1,8 +1,11 @@
 //! Attachment stream → digests, or the reason why not.
 //!
 //! Bytes flow from the network into the hasher and are gone. Pieces of a large attachment go to the CPU pool, one at a
-//! time, while the next piece is gathered; a small one is hashed where it arrives. A stream that breaks starts again
+//! time, while the connection reads ahead; a small one is hashed where it arrives. A stream that breaks starts again
 //! from its beginning, digests included, since the service does not promise ranges.
+//!
+//! What a run holds of attachments is what its streams hold: each a piece on its way to the digests, and what its
+//! connection has read ahead. A large attachment needs far more of both than a small one, so it counts as more streams.
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -20,7 +23,7 @@ pub(super) struct Hashed {
     pub(super) type_by_bytes: Option<&'static str>,
 }
 
-/// Reads an attachment through the hasher, trying again what may heal.
+/// Reads an attachment of about `size_bytes` through the hasher, trying again what may heal.
 ///
 /// A body may come without an announced length and still be cut short, by a proxy for example. `store_size_bytes` is
 /// more than a file has, but not by much: what is far shorter is read again, and believed when it comes twice.
@@ -38,7 +41,7 @@ pub(super) async fn attachment<S: Source>(
     let mut doubted = None;
     let mut attempt = 1;
     loop {
-        let stream = streams.acquire().await.expect("the semaphore is never closed");
+        let stream = streams.acquire_many(weight).await.expect("the semaphore is never closed");
         let hashed = match source.open(attachment).await {
             Ok(body) => stream_through(pool, body).await,
             Err(error) => Err(error),
@@ -51,7 +54,10 @@ pub(super) async fn attachment<S: Source>(
                     let message = format!("only {size_bytes} bytes came of an attachment of more than {least_bytes}");
                     return Err(Error::new(Code::ContentUnreadable, message));
                 }
-                debug!(attempt, size_bytes, least_bytes, "an attachment is shorter than its store says; reading it again");
+                debug!(
+                    attempt,
+                    size_bytes, least_bytes, "an attachment is shorter than its store says; reading it again"
+                );
                 doubted = Some(size_bytes);
                 attempt += 1;
             }
@@ -68,50 +74,32 @@ pub(super) async fn attachment<S: Source>(
 }
 
 async fn stream_through(pool: &HashPool, mut body: AttachmentBody) -> Result<Hashed> {
-    let mut work = Work::Here(Box::new(Hasher::new()));
+    let mut hasher = Hasher::new();
     let (mut piece, mut piece_bytes) = (Vec::new(), 0);
     while let Some(bytes) = body.bytes.next().await {
         let bytes = bytes?;
         piece_bytes += bytes.len();
         piece.push(bytes);
         if piece_bytes >= limits::HASH_PIECE_BYTES {
-            let hasher = work.hasher().await?;
-            work = Work::submit(pool, hasher, std::mem::take(&mut piece));
+            hasher = on_pool(pool, hasher, std::mem::take(&mut piece)).await?;
             piece_bytes = 0;
         }
     }
-    let mut hasher = work.hasher().await?;
-    if piece_bytes > limits::HASH_INLINE_BYTES {
-        hasher = Work::submit(pool, hasher, piece).hasher().await?;
-    } else {
-        piece.iter().for_each(|bytes| hasher.update(bytes));
-    }
+    piece.iter().for_each(|bytes| hasher.update(bytes));
     let (digests, type_by_bytes) = hasher.finish();
     Ok(Hashed { digests, type_by_bytes })
 }
 
-/// Where the hasher is.
-enum Work {
-    Here(Box<Hasher>),
-    OnPool(oneshot::Receiver<Hasher>),
-}
-
-impl Work {
-    fn submit(pool: &HashPool, mut hasher: Hasher, piece: Vec<Bytes>) -> Self {
-        let (done, hashed) = oneshot::channel();
-        let job = move || {
-            piece.iter().for_each(|bytes| hasher.update(bytes));
-            hasher
-        };
-        // Nobody waits any more when the run was interrupted.
-        pool.spawn(job, |hasher| drop(done.send(hasher)));
-        Self::OnPool(hashed)
-    }
-
-    async fn hasher(self) -> Result<Hasher> {
-        match self {
-            Self::Here(hasher) => Ok(*hasher),
-            Self::OnPool(hashed) => hashed.await.map_err(|_| Error::new(Code::Internal, "a hashing thread is gone")),
+async fn on_pool(pool: &HashPool, mut hasher: Hasher, piece: Vec<Bytes>) -> Result<Hasher> {
+    let (done, hashed) = oneshot::channel();
+    let job = move || {
+        // Each buffer goes back as soon as it was hashed.
+        for bytes in piece {
+            hasher.update(&bytes);
         }
-    }
+        hasher
+    };
+    // Nobody waits any more when the run was interrupted.
+    pool.spawn(job, |hasher| drop(done.send(hasher)));
+    hashed.await.map_err(|_| Error::new(Code::Internal, "a hashing thread is gone"))
 }

@@ -32,11 +32,11 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 pub use self::report::{Failure, OwedCounts, Report};
-pub use crate::event::Outcome;
 pub use self::state::State;
 use crate::clock::{Clock, Time};
 use crate::digest::HashPool;
 use crate::error::{Code, Error, Result};
+pub use crate::event::Outcome;
 use crate::lake::Lake;
 use crate::limits;
 use crate::monitor::Progress;
@@ -101,7 +101,12 @@ pub async fn run<S: Source>(job: Job, source: Arc<S>, lake: &Lake) -> Result<Rep
         Ok(()) => {}
         Err(error) if error.code() == Code::Interrupted => collector.report.outcome = Outcome::Interrupted,
         // Nothing of this run may become visible when another one won, and nothing can when the lake is away.
-        Err(error) if matches!(error.code(), Code::RunInProgress | Code::LakeUnavailable | Code::LakeDamaged | Code::Internal) => {
+        Err(error)
+            if matches!(
+                error.code(),
+                Code::RunInProgress | Code::LakeUnavailable | Code::LakeDamaged | Code::Internal
+            ) =>
+        {
             return Err(error);
         }
         Err(error) => {

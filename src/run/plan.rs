@@ -22,10 +22,9 @@ pub(super) fn extend(state: &mut State, now: Time) -> Vec<Lost> {
     let oldest = now - limits::FEED_MEMORY;
     let mut lost = Vec::new();
     let mut lose = |start, end, what: &str| {
-        lost.extend(Window::new(start, end).map(|window| Lost {
-            window,
-            reason: format!("{}: {what}", Code::GapTooOld),
-        }));
+        lost.extend(
+            Window::new(start, end).map(|window| Lost { window, reason: format!("{}: {what}", Code::GapTooOld) }),
+        );
     };
     // A window that was planned and never listed, and has meanwhile left the feed's memory.
     state.windows.retain_mut(|open| {

@@ -238,7 +238,13 @@ impl Report {
         let mut lines = vec![
             ("connection", self.connection.clone()),
             ("outcome", format!("{} (exit code {})", self.outcome.as_str(), self.exit_code)),
-            ("events", format!("{} added, {} upgraded, {} known already", self.events, self.events_upgraded, self.events_doubled)),
+            (
+                "events",
+                format!(
+                    "{} added, {} upgraded, {} known already",
+                    self.events, self.events_upgraded, self.events_doubled
+                ),
+            ),
             ("hashed", format!("{} attachments, {} bytes", self.hashed, self.bytes_hashed)),
             ("audit records", format!("{} in {} blobs of {} windows", self.tally.records, self.blobs, self.windows)),
             (
@@ -250,7 +256,10 @@ impl Report {
             ),
             (
                 "requests",
-                format!("{requests}, {} retries, {} throttled ({} ms)", self.usage.retries, self.usage.throttled, self.usage.throttled_ms),
+                format!(
+                    "{requests}, {} retries, {} throttled ({} ms)",
+                    self.usage.retries, self.usage.throttled, self.usage.throttled_ms
+                ),
             ),
         ];
         let owed = self.owed;
@@ -262,7 +271,10 @@ impl Report {
                 if owed == OwedCounts::default() {
                     String::new()
                 } else {
-                    format!("{} blobs, {} messages, {} hashes, {} windows", owed.blobs, owed.messages, owed.hashes, owed.windows)
+                    format!(
+                        "{} blobs, {} messages, {} hashes, {} windows",
+                        owed.blobs, owed.messages, owed.hashes, owed.windows
+                    )
                 },
             ),
             ("quarantined", if self.quarantined == 0 { String::new() } else { self.quarantined.to_string() }),

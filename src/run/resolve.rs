@@ -1,6 +1,5 @@
 //! Send → message → rows: each attachment hashed, owed, or given up with its reason.
 
-use futures::{StreamExt as _, TryStreamExt as _};
 use super::fate::{Outcome, Retried, reason};
 use super::row::{self, Occurrences};
 use super::state::{OwedHash, OwedMessage};
@@ -10,6 +9,7 @@ use crate::error::{Code, Error, Result};
 use crate::event::{FileEvent, HashStatus};
 use crate::limits;
 use crate::source::{Attachment, AttachmentKind, AttachmentRef, Message, SendRecord, Source};
+use futures::{StreamExt as _, TryStreamExt as _};
 
 /// Deals with one send.
 ///
@@ -57,9 +57,10 @@ async fn deal_with<S: Source>(
         Ok(messages) if !messages.is_empty() && send.attachments.is_empty() => {
             return Ok(Outcome::Events { rows: Vec::new(), owed: Vec::new() });
         }
-        Ok(messages) if !messages.is_empty() => {
-            Error::new(Code::MessageMissing, "the message is there, but the attachments that the audit record names are not")
-        }
+        Ok(messages) if !messages.is_empty() => Error::new(
+            Code::MessageMissing,
+            "the message is there, but the attachments that the audit record names are not",
+        ),
         Ok(_) => Error::new(Code::MessageMissing, "no message in the mailbox has this internet message id"),
         Err(error) if error.is_about_one_item() => error,
         Err(error) => return Err(error),
@@ -174,8 +175,7 @@ async fn fill<S: Source>(pipeline: &Pipeline<S>, row: &mut FileEvent, attachment
             Ok(false)
         }
         Err(error) if error.is_about_one_item() => {
-            let is_owed = error.code().is_transient()
-                && pipeline.clock.now() - row.observed_at < limits::HASH_AWAITED;
+            let is_owed = error.code().is_transient() && pipeline.clock.now() - row.observed_at < limits::HASH_AWAITED;
             let status = if is_owed { HashStatus::Owed } else { HashStatus::Unavailable };
             row::set_unhashed(row, status, &reason(&error));
             Ok(is_owed)

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use crate::clock::Time;
 use super::hash::Hashed;
+use crate::clock::Time;
 use crate::digest::content_type::{Category, ContentType};
 use crate::event::id::{EventKey, MessageKey, event_id};
 use crate::event::names::{self, FileName};

@@ -34,7 +34,8 @@ pub struct Filter {
 impl Filter {
     /// The criteria as one expression; nothing when there is none.
     pub fn expression(&self) -> Option<Expr> {
-        let hash = |column: &str, values: &[String]| any(values, |value| col(column).eq(lit(value.trim().to_lowercase())));
+        let hash =
+            |column: &str, values: &[String]| any(values, |value| col(column).eq(lit(value.trim().to_lowercase())));
         let criteria = [
             hash("sha256", &self.sha256),
             hash("md5", &self.md5),
@@ -109,7 +110,8 @@ fn regular(value: &str) -> String {
 }
 
 fn time(time: Time) -> Expr {
-    let value = datafusion::common::ScalarValue::TimestampMicrosecond(Some(time.timestamp_micros()), Some("UTC".into()));
+    let value =
+        datafusion::common::ScalarValue::TimestampMicrosecond(Some(time.timestamp_micros()), Some("UTC".into()));
     Expr::Literal(value, None)
 }
 

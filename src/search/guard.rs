@@ -15,5 +15,7 @@ pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
         .with_allow_dml(false)
         .with_allow_statements(false)
         .verify_plan(plan)
-        .map_err(|error| Error::new(Code::QueryRefused, format!("only queries are allowed: {}", error.strip_backtrace())))
+        .map_err(|error| {
+            Error::new(Code::QueryRefused, format!("only queries are allowed: {}", error.strip_backtrace()))
+        })
 }

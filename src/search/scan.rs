@@ -91,7 +91,10 @@ impl TableProvider for LakeTable {
         let store = state.runtime_env().object_store(&self.url)?;
         let metadata = state.runtime_env().cache_manager.get_file_metadata_cache();
         let mut source = ParquetSource::new(self.schema.clone())
-            .with_table_parquet_options(datafusion::config::TableParquetOptions { global: options, ..Default::default() })
+            .with_table_parquet_options(datafusion::config::TableParquetOptions {
+                global: options,
+                ..Default::default()
+            })
             .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(store, metadata)));
         if let Some(filter) = conjunction(filters.to_vec()) {
             let schema = DFSchema::try_from(self.schema())?;

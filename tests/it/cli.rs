@@ -27,7 +27,10 @@ fn each_kind_of_failure_has_its_exit_code_its_text_and_its_hint() {
     assert_eq!(nowhere(&["run"]).0, 2, "nothing to run was named");
     assert_eq!(nowhere(&["search", "--begin", "yesterday"]).0, 2);
     let (code, text) = failed(&waybill().args(["sql", "SELECT 1"]).output().unwrap());
-    assert_eq!((code, text.lines().next()), (2, Some("error: no lake was named: give `--lake URL` or set WAYBILL_LAKE")));
+    assert_eq!(
+        (code, text.lines().next()),
+        (2, Some("error: no lake was named: give `--lake URL` or set WAYBILL_LAKE"))
+    );
 
     let tenant = Tenant::corpus();
     lake.add(&tenant, "mail", &[]);
@@ -98,7 +101,10 @@ fn a_scope_of_users_or_groups_records_only_them() {
     let tenant = Tenant::start(&["--corpus", corpus.path().to_str().unwrap(), "--shift-dates", "now"]);
 
     let lake = Lake::temp();
-    let users = write(&lake.beside().join("users.csv"), "\u{feff}Email;Name\r\nANN.Alias@contoso.example;Ann\r\n\r\nnobody@contoso.example;Nobody\r\n");
+    let users = write(
+        &lake.beside().join("users.csv"),
+        "\u{feff}Email;Name\r\nANN.Alias@contoso.example;Ann\r\n\r\nnobody@contoso.example;Nobody\r\n",
+    );
     lake.add(&tenant, "users", &["--users", users.to_str().unwrap()]);
     let (_, report) = lake.run("users");
     assert_eq!(report["scope_people"], 1);
@@ -110,7 +116,8 @@ fn a_scope_of_users_or_groups_records_only_them() {
     let groups = write(&lake.beside().join("groups.csv"), "group\nouter@contoso.example\n");
     lake.add(&tenant, "groups", &["--groups", groups.to_str().unwrap()]);
     lake.run("groups");
-    let names: Vec<_> = lake.sql("SELECT file_name FROM file_events ORDER BY 1").iter().map(|row| row["file_name"].clone()).collect();
+    let names: Vec<_> =
+        lake.sql("SELECT file_name FROM file_events ORDER BY 1").iter().map(|row| row["file_name"].clone()).collect();
     assert_eq!(names, ["cem.pdf", "dan.pdf"]);
 }
 
@@ -134,7 +141,11 @@ fn the_job_files_run_every_connection_and_the_nightly_one_maintains() {
     let nightly = job("nightly");
     let runs = nightly["maintained"].as_array().unwrap().iter().find(|table| table["table"] == "runs").unwrap();
     assert_eq!((&runs["files_before"], &runs["files_after"]), (&json!(4), &json!(1)));
-    assert_eq!(lake.sql("SELECT * EXCEPT (inserted_at) FROM file_events ORDER BY event_id"), rows, "maintenance changes no row");
+    assert_eq!(
+        lake.sql("SELECT * EXCEPT (inserted_at) FROM file_events ORDER BY event_id"),
+        rows,
+        "maintenance changes no row"
+    );
     assert_eq!(lake.count("SELECT count(*) FROM runs"), 4);
 }
 
@@ -151,7 +162,8 @@ fn rows_come_as_table_csv_json_or_ndjson_from_a_statement_a_file_or_stdin() {
     assert_eq!(lake.text(&["sql", "--format", "csv", "SELECT 1 AS n WHERE false"]), "n\n");
     let file = write(&lake.beside().join("q.sql"), "-- a comment\nSELECT 2 AS n;\n");
     assert_eq!(lake.text(&["sql", "--format", "csv", "--file", file.to_str().unwrap()]), "n\n2\n");
-    let mut asking = lake.command(&["sql", "--format", "csv"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut asking =
+        lake.command(&["sql", "--format", "csv"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut asking.stdin.take().unwrap(), b"SELECT 3 AS n").unwrap();
     assert_eq!(asking.wait_with_output().unwrap().stdout, b"n\n3\n");
 }
@@ -161,11 +173,17 @@ fn the_common_questions_need_no_sql() {
     let (tenant, lake) = (Tenant::corpus(), Lake::temp());
     lake.add(&tenant, "mail", &[]);
     lake.run_done("mail");
-    let rows = lake.sql("SELECT event_id, sha256, md5, file_name, sender, recipients, subject, observed_at FROM file_events ORDER BY 1");
+    let rows = lake.sql(
+        "SELECT event_id, sha256, md5, file_name, sender, recipients, subject, observed_at FROM file_events ORDER BY 1",
+    );
     let search = |arguments: &[&str]| {
         let mut all = vec!["search", "--format", "ndjson", "--columns", "event_id"];
         all.extend(arguments);
-        let mut ids: Vec<String> = lake.text(&all).lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["event_id"].as_str().unwrap().to_owned()).collect();
+        let mut ids: Vec<String> = lake
+            .text(&all)
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["event_id"].as_str().unwrap().to_owned())
+            .collect();
         ids.sort();
         ids
     };
@@ -181,11 +199,16 @@ fn the_common_questions_need_no_sql() {
     assert!(!search(&["--file-name", "*.PDF"]).is_empty());
     let sender = any["sender"].as_str().unwrap();
     assert_eq!(search(&["--sender", &sender.to_uppercase()]), expected(&|row| row["sender"] == any["sender"]));
-    let received = |row: &Value, text: &dyn Fn(&str) -> bool| row["recipients"].as_array().unwrap().iter().any(|to| text(to.as_str().unwrap()));
+    let received = |row: &Value, text: &dyn Fn(&str) -> bool| {
+        row["recipients"].as_array().unwrap().iter().any(|to| text(to.as_str().unwrap()))
+    };
     let recipient = any["recipients"][0].as_str().unwrap();
     assert_eq!(search(&["--recipient", recipient]), expected(&|row| received(row, &|to| to == recipient)));
     let domain = recipient.rsplit_once('@').unwrap().1;
-    assert_eq!(search(&["--recipient", domain]), expected(&|row| received(row, &|to| to.ends_with(&format!("@{domain}")))));
+    assert_eq!(
+        search(&["--recipient", domain]),
+        expected(&|row| received(row, &|to| to.ends_with(&format!("@{domain}"))))
+    );
     let pattern = format!("*@{}*", &domain[..domain.len() - 1]);
     assert!(!search(&["--recipient", &pattern]).is_empty());
     assert_eq!(search(&["--begin", "2100-01-01"]), Vec::<String>::new());
@@ -214,9 +237,9 @@ fn an_interrupted_run_ends_with_130_and_the_next_one_continues() {
 
 #[test]
 fn every_command_explains_itself_with_an_example() {
-    for command in [
-        vec!["connection", "add"], vec!["run"], vec!["maintain"], vec!["search"], vec!["sql"], vec!["simulate"],
-    ] {
+    for command in
+        [vec!["connection", "add"], vec!["run"], vec!["maintain"], vec!["search"], vec!["sql"], vec!["simulate"]]
+    {
         let output = waybill().args(&command).arg("--help").output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && text.contains("Example"), "{command:?} has no example: {text}");

@@ -40,9 +40,13 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     let call = prop::sample::select(vec![Call::List, Call::Read, Call::ReadHalf, Call::Find, Call::Open]);
-    let code = prop::sample::select(vec![Code::ServiceUnavailable, Code::Throttled, Code::MailboxDenied, Code::PermissionMissing]);
-    let failure =
-        prop::sample::select(vec![Failure::Before, Failure::After, Failure::HangBefore, Failure::HangAfter]);
+    let code = prop::sample::select(vec![
+        Code::ServiceUnavailable,
+        Code::Throttled,
+        Code::MailboxDenied,
+        Code::PermissionMissing,
+    ]);
+    let failure = prop::sample::select(vec![Failure::Before, Failure::After, Failure::HangBefore, Failure::HangAfter]);
     prop_oneof![
         4 => (0_usize..4, prop::sample::select(vec![0_i64, 0, 0, 45, 600]))
             .prop_map(|(attachments, listed_after)| Event::Sent { attachments, listed_after }),
@@ -63,10 +67,16 @@ fn event() -> impl Strategy<Value = Event> {
 #[test]
 fn whatever_happens_in_between_the_lake_ends_with_one_row_per_attachment() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let config = ProptestConfig { cases: 16, max_shrink_iters: 40, failure_persistence: None, ..ProptestConfig::default() };
+    let config =
+        ProptestConfig { cases: 16, max_shrink_iters: 40, failure_persistence: None, ..ProptestConfig::default() };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let scripts = proptest::collection::vec(event(), 4..24);
-    runner.run(&scripts, |script| { runtime.block_on(play(&script)); Ok(()) }).unwrap();
+    runner
+        .run(&scripts, |script| {
+            runtime.block_on(play(&script));
+            Ok(())
+        })
+        .unwrap();
 }
 
 async fn play(script: &[Event]) {
@@ -123,7 +133,8 @@ async fn play(script: &[Event]) {
             }
             Event::Maintain => {
                 let connections = [tenant.job(false).connection_id];
-                let (_, maintained) = tokio::join!(tenant.run(&lake), lake.maintain(&connections, Maintenance::default()));
+                let (_, maintained) =
+                    tokio::join!(tenant.run(&lake), lake.maintain(&connections, Maintenance::default()));
                 maintained.unwrap();
             }
         }
@@ -161,8 +172,16 @@ const COLUMNS: &str = "event_id, observed_at, file_name, file_size_bytes, sha256
 #[test]
 fn a_lake_that_was_killed_into_being_equals_an_undisturbed_one() {
     let corpus = crate::support::corpus();
-    let tenant =
-        crate::support::Tenant::start(&["--corpus", corpus.to_str().unwrap(), "--shift-dates", "now", "--blob-records", "7", "--page-blobs", "3"]);
+    let tenant = crate::support::Tenant::start(&[
+        "--corpus",
+        corpus.to_str().unwrap(),
+        "--shift-dates",
+        "now",
+        "--blob-records",
+        "7",
+        "--page-blobs",
+        "3",
+    ]);
     let undisturbed = crate::support::Lake::temp();
     undisturbed.add(&tenant, "mail", &[]);
     undisturbed.run_done("mail");
@@ -191,9 +210,15 @@ fn a_lake_that_was_killed_into_being_equals_an_undisturbed_one() {
     for _ in 0..14 {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let milliseconds = 40 + (random >> 33) % 1_800;
-        let start = || lake.run_command("mail").stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let start = || {
+            lake.run_command("mail")
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .unwrap()
+        };
         let mut runs = vec![start()];
-        if random >> 60 == 0 || milliseconds % 4 == 0 {
+        if random >> 60 == 0 || milliseconds.is_multiple_of(4) {
             runs.push(start());
         }
         std::thread::sleep(std::time::Duration::from_millis(milliseconds));

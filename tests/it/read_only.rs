@@ -66,10 +66,14 @@ async fn no_other_file_and_no_url_can_be_read() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tables_and_columns_tell_about_themselves() {
     let lake = lake().await;
-    let tables = query(&lake, "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1").await;
+    let tables =
+        query(&lake, "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1").await;
     let names: Vec<&str> = tables.iter().filter_map(|row| row["table_name"].as_str()).collect();
     assert_eq!(names, ["file_events", "gaps", "quarantine", "runs"]);
     assert_eq!(query(&lake, "DESCRIBE file_events").await[0]["column_name"], "event_id");
     assert_eq!(query(&lake, "SELECT file_name FROM file_events WHERE event_date = date '2026-11-02'").await.len(), 1);
-    assert_eq!(query(&lake, "SELECT file_name FROM file_events WHERE observed_at < '2026-11-01T00:00:00Z'").await.len(), 0);
+    assert_eq!(
+        query(&lake, "SELECT file_name FROM file_events WHERE observed_at < '2026-11-01T00:00:00Z'").await.len(),
+        0
+    );
 }

@@ -53,7 +53,8 @@ fn a_room_uses_only_the_rooms_below_it() {
             for (number, line) in text.lines().enumerate() {
                 let code = line.split("//").next().unwrap_or_default();
                 for used in code.match_indices("crate::").map(|(at, _)| &code[at + "crate::".len()..]) {
-                    let used: String = used.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
+                    let used: String =
+                        used.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
                     let is_base = base.contains(&used.as_str()) && room != "simulator";
                     if used != room && !is_base && !rooms.contains(&used.as_str()) {
                         let path = path.strip_prefix(root()).unwrap().display();
@@ -72,7 +73,10 @@ fn every_room_is_on_the_map() {
     for entry in std::fs::read_dir(root().join("src")).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        assert!(["lib", "main"].contains(&name.as_str()) || known.contains_key(name.as_str()), "`{name}` is not on the map");
+        assert!(
+            ["lib", "main"].contains(&name.as_str()) || known.contains_key(name.as_str()),
+            "`{name}` is not on the map"
+        );
     }
 }
 
@@ -91,7 +95,13 @@ fn a_foreign_library_is_known_in_one_place() {
     for path in files(&root().join("src"), "rs").into_iter().filter(|path| !is_test(path)) {
         let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
         let text = std::fs::read_to_string(&path).unwrap();
-        let code: String = text.split("#[cfg(test)]").next().unwrap().lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        let code: String = text
+            .split("#[cfg(test)]")
+            .next()
+            .unwrap()
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .collect();
         for (library, places) in owners {
             let is_owner = places.iter().any(|place| name.starts_with(place));
             assert!(is_owner || !code.contains(library), "`{library}` has no place in `{name}`");
