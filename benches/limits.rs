@@ -14,6 +14,10 @@ use sha2::{Digest as _, Sha256};
 use support::{Ran, Spread, Tenant, is_full, machine, number, own_cpu, spread, table};
 use waybill::digest::Hasher;
 
+/// What the program uses too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The goal: this part of the lower limit.
 const GOAL: f64 = 0.9;
 
@@ -210,6 +214,7 @@ struct Targets {
 }
 
 struct Target {
+    internet_message_id: String,
     find: String,
     values: Vec<String>,
 }
@@ -245,7 +250,7 @@ impl Targets {
             }
         }
         // A run meets the users in turn.
-        targets.messages.sort_by(|a, b| a.find.rsplit("AM0").next().cmp(&b.find.rsplit("AM0").next()));
+        targets.messages.sort_by(|a, b| a.internet_message_id.cmp(&b.internet_message_id));
         targets
     }
 
@@ -262,10 +267,11 @@ impl Target {
     fn of(user: &str, message: &Value) -> Self {
         let text = |value: &Value| value.as_str().expect("text").to_owned();
         let id = text(&message["id"]);
-        let filter = encoded(&format!("internetMessageId eq '{}'", text(&message["internetMessageId"])));
+        let internet_message_id = text(&message["internetMessageId"]);
+        let filter = encoded(&format!("internetMessageId eq '{internet_message_id}'"));
         let values = message["attachments"].as_array().expect("attachments").iter();
         let values = values.map(|one| format!("{user}/{id}/attachments/{}/$value", text(&one["id"]))).collect();
-        Self { find: format!("{user}?$filter={filter}&{FIND}"), values }
+        Self { internet_message_id, find: format!("{user}?$filter={filter}&{FIND}"), values }
     }
 }
 

@@ -106,14 +106,19 @@ pub const HASH_ATTEMPTS: u32 = 4;
 /// Outlook keeps a file's icon beside it.
 pub const STORE_OVERHEAD_BYTES: u64 = 8 * 1024;
 
-/// Bytes that are hashed on the network thread: about 0.1 ms of work. More goes to the CPU pool.
-pub const HASH_INLINE_BYTES: usize = 64 * 1024;
+/// Bytes that one attachment gathers before they go to the CPU pool: about 0.1 ms of work there. What remains of it in
+/// the end, which is all of a small one, is hashed where it arrives.
+pub const HASH_PIECE_BYTES: usize = 64 * 1024;
 
-/// Bytes that one attachment gathers before they go to the CPU pool; two such pieces per stream are in memory.
-pub const HASH_PIECE_BYTES: usize = 256 * 1024;
-
-/// Attachments whose bytes flow at once; with the pieces above this bounds the memory of a run.
+/// Attachments whose bytes flow at once, large ones counted by their weight.
 pub const STREAMS_AT_ONCE: usize = 64;
+
+/// Streams that an attachment of more than [`SMALL_BYTES`] counts for. On a fast network each of those holds up to 1 MB,
+/// as the HTTP client reads up to 400 KB at a time and ahead of the hash; 32 of them keep the cores busy all the same.
+pub const LARGE_STREAM_WEIGHT: u32 = 2;
+
+/// Size up to which an attachment needs little memory while its bytes flow.
+pub const SMALL_BYTES: u64 = 256 * 1024;
 
 /// First bytes of an attachment from which its type is detected; enough for the formats inside ZIP and OLE containers.
 pub const SNIFF_BYTES: usize = 8 * 1024;

@@ -131,8 +131,10 @@ fn start(arguments: Arguments) -> Result<Exit> {
         let context = Context { global: arguments.global, clock: Clock::System, interrupt };
         match arguments.command {
             Command::Connection(command) => connection::main(&context, *command).await,
-            // On the heap: a run's stages make a future that is large for a stack.
-            Command::Run(arguments) => Box::pin(run::main(&context, arguments)).await,
+            // Beside the tasks that it waits for: the thread that waits here would have to be woken for every message.
+            Command::Run(arguments) => tokio::spawn(async move { run::main(&context, arguments).await })
+                .await
+                .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())),
             Command::Maintain(arguments) => Box::pin(maintain::main(&context, arguments)).await,
             Command::Search(arguments) => search::main(&context, *arguments).await,
             Command::Sql(arguments) => sql::main(&context, arguments).await,

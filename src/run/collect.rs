@@ -198,6 +198,7 @@ impl Collector {
     /// The last commit of a run: with the run's own row, and with windows closed when all of them were dealt with.
     pub(super) async fn finish(&mut self, now: Time, is_whole: bool) -> Result<()> {
         if is_whole {
+            self.report.check_fates()?;
             super::plan::close(&mut self.state, now);
         }
         if self.report.error.is_none()

@@ -23,7 +23,7 @@ pub(super) struct Hashed {
     pub(super) type_by_bytes: Option<&'static str>,
 }
 
-/// Reads an attachment of about `size_bytes` through the hasher, trying again what may heal.
+/// Reads an attachment through the hasher, trying again what may heal.
 ///
 /// A body may come without an announced length and still be cut short, by a proxy for example. `store_size_bytes` is
 /// more than a file has, but not by much: what is far shorter is read again, and believed when it comes twice.
@@ -38,6 +38,8 @@ pub(super) async fn attachment<S: Source>(
         AttachmentKind::File => store_size_bytes.unwrap_or(0).saturating_sub(limits::STORE_OVERHEAD_BYTES),
         AttachmentKind::Item | AttachmentKind::Reference => 0,
     };
+    let is_small = store_size_bytes.is_some_and(|bytes| bytes <= limits::SMALL_BYTES);
+    let weight = if is_small { 1 } else { limits::LARGE_STREAM_WEIGHT };
     let mut doubted = None;
     let mut attempt = 1;
     loop {

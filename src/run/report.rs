@@ -8,7 +8,7 @@ use super::fate::{Reasons, Tally};
 use super::row::Stamp;
 use super::state::State;
 use crate::clock::Time;
-use crate::error::Error;
+use crate::error::{Code, Error, Result};
 use crate::event::{self, Outcome};
 use crate::source::Usage;
 
@@ -162,6 +162,24 @@ impl Report {
     pub(super) fn end_with(&mut self, error: &Error) {
         self.exit_code = error.code().exit_code();
         self.error = Some(Failure::from(error));
+    }
+
+    /// The law of fates: each send that was read is a duplicate, out of scope, or met its fate.
+    ///
+    /// # Errors
+    /// `internal`; the windows are not closed then.
+    pub(super) fn check_fates(&self) -> Result<()> {
+        let Tally { sends, duplicates, out_of_scope, .. } = self.tally;
+        if sends == duplicates + out_of_scope + self.sends_met {
+            return Ok(());
+        }
+        let met = self.sends_met;
+        Err(Error::new(
+            Code::Internal,
+            format!(
+                "{sends} sends were read, but {duplicates} are duplicates, {out_of_scope} out of scope, and {met} met their fate"
+            ),
+        ))
     }
 
     /// Draws the conclusion.
