@@ -21,7 +21,7 @@ lint: ## Format, clippy with warnings as errors, spelling where `typos` is insta
 	@if command -v typos >/dev/null; then typos; else echo 'lint: spelling not checked, typos is not installed'; fi
 
 bench: ## The run against this machine's own limits (release build, takes a while)
-	cargo bench --locked --bench limits
+	cargo bench --locked --bench limits --bench memory
 
 fmt: ## Formats the code
 	cargo fmt

@@ -139,7 +139,7 @@ async fn gather<S: Source>(job: &Job, stamp: &Stamp, source: &Arc<S>, collector:
         stamp: stamp.clone(),
         clock: job.clock.clone(),
         progress: Arc::clone(&job.progress),
-        taken: Mutex::new(collector.state().seen.iter().flat_map(|seen| seen.ids.iter().cloned()).collect()),
+        taken: Mutex::new(collector.state().seen.iter().flat_map(|seen| seen.ids.iter().map(|id| short(id))).collect()),
         claimed: Mutex::default(),
         sends: sends_in.downgrade(),
         fates: fates_in.downgrade(),
@@ -327,9 +327,9 @@ struct Pipeline<S> {
     clock: Clock,
     progress: Arc<Progress>,
     /// Records that met their fate, or are about to in this run.
-    taken: Mutex<HashSet<String>>,
+    taken: Mutex<HashSet<Uuid>>,
     /// Events on their way to the lake in this run.
-    claimed: Mutex<HashSet<String>>,
+    claimed: Mutex<HashSet<Uuid>>,
     sends: mpsc::WeakSender<QueuedSend>,
     fates: mpsc::WeakSender<Step>,
 }
@@ -352,19 +352,19 @@ enum Step {
 impl<S: Source> Pipeline<S> {
     /// Takes a record for this run; false when somebody has it.
     fn take(&self, record: &str) -> bool {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(record.to_owned())
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(short(record))
     }
 
     /// Claims an event for a record; false when another record of the same message has it.
     fn claim(&self, event: &str) -> bool {
-        self.claimed.lock().unwrap_or_else(PoisonError::into_inner).insert(event.to_owned())
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner).insert(short(event))
     }
 
     /// Forgets claims of events that the lake has now; the commit itself knows them from here on.
     fn release(&self, events: &[String]) {
         let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
         for event in events {
-            claimed.remove(event);
+            claimed.remove(&short(event));
         }
     }
 
@@ -381,6 +381,11 @@ impl<S: Source> Pipeline<S> {
         let Some(sends) = self.sends.upgrade() else { return Err(over()) };
         sends.send(send).await.map_err(|_| over())
     }
+}
+
+/// An id in 16 bytes, of which a run may hold a million: ids are GUIDs as a rule, and hashed where they are not.
+fn short(id: &str) -> Uuid {
+    id.parse().unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, id.as_bytes()))
 }
 
 /// A stage outlived the run.
