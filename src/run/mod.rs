@@ -172,8 +172,20 @@ async fn gather<S: Source>(job: &Job, stamp: &Stamp, source: &Arc<S>, collector:
             }
         }
     }
-    stages.shutdown().await;
-    failed.map_or(Ok(()), Err)
+    if let Some(error) = failed {
+        stages.shutdown().await;
+        return Err(error);
+    }
+    // The channel also closes when a stage dies; then this run must not look whole.
+    while let Some(ended) = stages.join_next().await {
+        ended.map_err(died)?;
+    }
+    Ok(())
+}
+
+/// A task of the run is gone without having said what became of its work.
+fn died(error: tokio::task::JoinError) -> Error {
+    Error::new(Code::Internal, format!("a stage of the run died: {error}")).caused_by(error)
 }
 
 /// What a run has to do.
@@ -230,7 +242,8 @@ impl Collector {
     }
 }
 
-/// Lists what is to be read, and reads it: what is owed first, since it expires first.
+/// Lists what is to be read, and reads it: what is owed first, since it expires first. Holds its end of the queue of
+/// sends, so that `stage_resolve` ends when this does.
 async fn stage_read<S: Source>(
     pipeline: Arc<Pipeline<S>>,
     work: Work,
@@ -299,7 +312,9 @@ async fn stage_resolve<S: Source>(
 ) {
     let mut tasks = JoinSet::new();
     while let Some(queued) = sends.recv().await {
-        while tasks.try_join_next().is_some() {}
+        while let Some(ended) = tasks.try_join_next() {
+            report_death(ended, &fates).await;
+        }
         let permit = Arc::clone(&pipeline.messages).acquire_owned().await.expect("the semaphore is never closed");
         let (pipeline, fates) = (Arc::clone(&pipeline), fates.clone());
         tasks.spawn(async move {
@@ -313,7 +328,16 @@ async fn stage_resolve<S: Source>(
             drop(fates.send(step).await);
         });
     }
-    while tasks.join_next().await.is_some() {}
+    while let Some(ended) = tasks.join_next().await {
+        report_death(ended, &fates).await;
+    }
+}
+
+/// Ends the run when a send's task died: its fate would be missing.
+async fn report_death(ended: std::result::Result<(), tokio::task::JoinError>, fates: &mpsc::Sender<Step>) {
+    if let Err(error) = ended {
+        drop(fates.send(Step::Failed(died(error))).await);
+    }
 }
 
 /// What the stages share.
