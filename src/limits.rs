@@ -70,9 +70,6 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// 30 s before the first byte (microsoft-graph-docs#21183).
 pub const READ_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Redirects that are followed: none of the services redirects.
-pub const REDIRECTS: usize = 0;
-
 /// Pages of one listing. 7 days of the busiest tenant stay far below; a loop of the service does not run for ever.
 pub const PAGES: usize = 100_000;
 

@@ -17,12 +17,8 @@ pub struct Progress {
     pub sends: Count,
     /// Sends that met their fate.
     pub sends_done: Count,
-    /// Attachments that became rows.
-    pub events: Count,
     /// Attachment bytes that were hashed.
     pub bytes_hashed: Count,
-    /// Commits.
-    pub commits: Count,
 }
 
 /// A number that only grows.

@@ -162,7 +162,6 @@ async fn gather<S: Source>(job: &Job, stamp: &Stamp, source: &Arc<S>, collector:
                 collector.collect(*fate, job.clock.now());
                 if collector.is_slice(job.clock.now()) {
                     let ids = collector.commit(job.clock.now()).await?;
-                    job.progress.commits.add(1);
                     pipeline.release(&ids);
                 }
             }
