@@ -51,6 +51,8 @@ codes! {
     NoLake = "no-lake", exit 10, retry false;
     /// The lake's storage cannot be reached or refuses.
     LakeUnavailable = "lake-unavailable", exit 1, retry true;
+    /// The lake's storage lets Waybill read but not write, or neither.
+    LakeNotWritable = "lake-not-writable", exit 1, retry true;
     /// What the lake holds contradicts itself or cannot be read.
     LakeDamaged = "lake-damaged", exit 1, retry false;
     /// Another run of the same connection committed first.
@@ -59,20 +61,38 @@ codes! {
     ConnectionUnknown = "connection-unknown", exit 2, retry false;
     /// A connection with that name exists, or its record was changed by somebody else meanwhile.
     ConnectionConflict = "connection-conflict", exit 2, retry false;
+    /// The connection was deauthorised: Waybill does not read its tenant.
+    ConnectionDeauthorized = "connection-deauthorized", exit 12, retry false;
     /// The client secret, certificate or assertion was refused.
     SecretRefused = "secret-refused", exit 12, retry false;
-    /// The client secret or certificate has expired.
+    /// The client secret has expired.
     SecretExpired = "secret-expired", exit 12, retry false;
+    /// The certificate has expired.
+    CertificateExpired = "certificate-expired", exit 12, retry false;
     /// The application does not exist in the tenant, or is disabled there.
     ApplicationMissing = "application-missing", exit 12, retry false;
     /// The tenant does not exist in this cloud.
     TenantUnknown = "tenant-unknown", exit 12, retry false;
-    /// Consent is missing, was withdrawn, or has not spread yet.
+    /// No administrator consented to the application, or the consent was withdrawn.
+    ConsentMissing = "consent-missing", exit 12, retry true;
+    /// Consent was given less than an hour ago and is not in force everywhere yet.
+    ConsentPending = "consent-pending", exit 12, retry true;
+    /// The administrator declined, or the consent page ended with an error.
+    ConsentRefused = "consent-refused", exit 12, retry false;
+    /// The application has some of its permissions, and lacks one.
     PermissionMissing = "permission-missing", exit 12, retry true;
+    /// Every mailbox that was asked refused.
+    MailboxesDenied = "mailboxes-denied", exit 12, retry true;
     /// Unified auditing is switched off in the tenant.
     AuditingDisabled = "auditing-disabled", exit 12, retry true;
     /// The audit subscription was disabled and could not be started.
     SubscriptionDisabled = "subscription-disabled", exit 1, retry true;
+    /// The feed was switched on a short time ago and has no content yet.
+    ContentAwaited = "content-awaited", exit 0, retry true;
+    /// The feed has brought no content for long.
+    ContentSilent = "content-silent", exit 3, retry true;
+    /// A mailbox holds sent messages that the audit log does not report.
+    SendNotAudited = "send-not-audited", exit 3, retry true;
     /// The service asks to slow down, for longer than one request waits.
     Throttled = "throttled", exit 1, retry true;
     /// The service failed or cannot be reached.
@@ -103,6 +123,10 @@ codes! {
     QueryInvalid = "query-invalid", exit 1, retry false;
     /// The SQL asks for something that a reader of the lake may not do.
     QueryRefused = "query-refused", exit 1, retry false;
+    /// Nobody is signed in.
+    NotSignedIn = "not-signed-in", exit 12, retry false;
+    /// Whoever is signed in may not do this.
+    NotAllowed = "not-allowed", exit 12, retry false;
     /// A signal stopped the command; nothing is lost.
     Interrupted = "interrupted", exit 130, retry true;
     /// A file or stream of this machine cannot be read or written.
