@@ -167,3 +167,13 @@ pub const FEED_LATENCY: chrono::Duration = chrono::Duration::hours(1);
 
 /// Age of a file that nothing names, from which it may be deleted. Younger ones may belong to a commit under way.
 pub const VACUUM_AFTER_MIN: chrono::Duration = chrono::Duration::hours(1);
+
+/// How long fresh consent may take to be in force everywhere; Microsoft's own figure.
+pub const CONSENT_SPREADS: chrono::Duration = chrono::Duration::hours(1);
+
+/// How long the first content of a new subscription may take:
+/// <https://learn.microsoft.com/office/office-365-management-api/troubleshooting-the-office-365-management-activity-api>.
+pub const CONTENT_AWAITED: chrono::Duration = chrono::Duration::hours(12);
+
+/// Age of the newest audit content from which silence is suspicious: a weekend in a small office is no fault.
+pub const CONTENT_SILENT: chrono::Duration = chrono::Duration::hours(48);

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::exit::Exit;
 use super::{Context, output, times};
-use crate::connection::{Connection, Registry, Service, display_name, scope_csv};
+use crate::connection::{Connection, Intent, Registry, Service, display_name, scope_csv};
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::run::{Failure, State};
 use crate::secret::SecretPlace;
@@ -116,7 +116,7 @@ async fn add(context: &Context, arguments: Add) -> Result<Exit> {
     if let Credential::Secret(place) | Credential::Certificate(place) = &connection.credential {
         place.read()?;
     }
-    Registry::of(&lake).add(&connection).await?;
+    Registry::of(&lake).add(&connection, &context.who()).await?;
     report(&connection, arguments.reporting)?;
     Ok(Exit::DONE)
 }
@@ -141,6 +141,10 @@ impl Add {
             scope: self.scope()?,
             since: times::parse(&self.since, &context.clock)?,
             created: context.clock.now(),
+            intent: Intent::Monitor,
+            authorized: None,
+            revision: 0,
+            unrecorded: Vec::new(),
         })
     }
 
@@ -376,7 +380,7 @@ async fn check(context: &Context, arguments: Named) -> Result<Exit> {
 
 async fn remove(context: &Context, arguments: Named) -> Result<Exit> {
     let lake = context.lake()?;
-    let connection = Registry::of(&lake).remove(&arguments.name).await?;
+    let connection = Registry::of(&lake).remove(&arguments.name, &context.who(), context.clock.now()).await?;
     report(&connection, arguments.reporting)?;
     Ok(Exit::DONE)
 }

@@ -96,6 +96,13 @@ impl Context {
             .ok_or_else(|| Error::new(Code::Usage, "no lake was named: give `--lake URL` or set WAYBILL_LAKE"))?;
         Lake::at(url)
     }
+
+    /// Who types, for the record of changes.
+    #[expect(clippy::unused_self, reason = "a context says who asks")]
+    fn who(&self) -> String {
+        let name = ["USER", "LOGNAME", "USERNAME"].iter().find_map(|name| std::env::var(name).ok());
+        format!("local:{}", name.as_deref().unwrap_or("unknown"))
+    }
 }
 
 /// Runs the program; the arguments begin with its name.

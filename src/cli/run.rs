@@ -10,6 +10,7 @@ use super::exit::Exit;
 use super::{Context, maintain, output, progress};
 use crate::connection::{Connection, Registry};
 use crate::error::Result;
+use crate::event::Status;
 use crate::job::JobFile;
 use crate::lake::{Lake, Maintained, Maintenance};
 use crate::monitor::Progress;
@@ -116,13 +117,15 @@ async fn job(context: &Context, job: JobFile, format: output::Report) -> Result<
 enum Ended {
     Ran(Box<Report>),
     Failed { connection: String, outcome: Outcome, exit_code: u8, error: Failure },
+    /// An administrator paused or deauthorised it.
+    Skipped { connection: String, outcome: &'static str, exit_code: u8, status: Status },
 }
 
 impl Ended {
     fn exit(&self) -> Exit {
         match self {
             Self::Ran(report) => Exit(report.exit_code),
-            Self::Failed { exit_code, .. } => Exit(*exit_code),
+            Self::Failed { exit_code, .. } | Self::Skipped { exit_code, .. } => Exit(*exit_code),
         }
     }
 
@@ -131,7 +134,7 @@ impl Ended {
             Self::Ran(report) => {
                 output::table(&[], report.lines().into_iter().map(|(name, value)| vec![name.to_owned(), value]))
             }
-            Self::Failed { .. } => Ok(()),
+            Self::Failed { .. } | Self::Skipped { .. } => Ok(()),
         }
     }
 }
@@ -149,6 +152,10 @@ async fn several(context: &Context, lake: &Lake, connections: Vec<Connection>) -
 
 /// Runs one connection; whatever becomes of it is said to a person at once.
 async fn alone(context: &Context, lake: &Lake, connection: Connection) -> Ended {
+    if let Some(status) = connection.intent.status() {
+        output::say(format_args!("the connection `{}` is {}: nothing is read", connection.name, status.as_str()));
+        return Ended::Skipped { connection: connection.name, outcome: "skipped", exit_code: 0, status };
+    }
     match one(context, lake, &connection, false).await {
         Ok(report) => Ended::Ran(Box::new(report)),
         Err(error) => {
@@ -173,6 +180,7 @@ pub(super) async fn one(context: &Context, lake: &Lake, connection: &Connection,
         tenant_id: connection.application.tenant_id,
         scope: connection.scope.clone(),
         since: connection.since,
+        authorized: connection.authorized.as_ref().map(|authorization| authorization.at),
         owed_only,
         clock: context.clock.clone(),
         interrupt: context.interrupt.clone(),

@@ -3,7 +3,7 @@
 //! A [`Connection`] is what an administrator adds; `registry` keeps it in the lake, without any secret: only the place
 //! where the secret is kept. `scope_csv` reads the lists that people have.
 //!
-//! May use: `source`, `lake`, and the base.
+//! May use: `source`, `lake`, `event`, and the base.
 
 mod registry;
 pub mod scope_csv;
@@ -11,10 +11,11 @@ pub mod scope_csv;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use self::registry::Registry;
+pub use self::registry::{Order, Registry};
 use crate::clock::{Clock, Time};
 use crate::error::{Code, Error, Result};
 use crate::source::microsoft365::{Cloud, Credential, Microsoft365, Overrides, Settings};
+use crate::event::{Change, Status};
 use crate::source::{Application, Scope};
 
 /// Longest display name, characters: it has to fit into a table's column.
@@ -44,6 +45,51 @@ pub struct Connection {
     pub since: Time,
     /// When it was added.
     pub created: Time,
+    /// What an administrator wants of it.
+    #[serde(default)]
+    pub intent: Intent,
+    /// When and by whom it was last authorised through Waybill; a consent that was given in a portal is not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorized: Option<Authorization>,
+    /// Counts the changes of this document.
+    #[serde(default)]
+    pub revision: i64,
+    /// Changes that are not in the lake's `changes` table yet; each revision has one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unrecorded: Vec<(i64, Change)>,
+}
+
+/// What an administrator wants of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Intent {
+    /// Runs read it.
+    #[default]
+    Monitor,
+    /// Runs leave it alone; when it is resumed, they catch up.
+    Pause,
+    /// Runs leave it alone; when it is authorised anew, monitoring starts then.
+    Deauthorize,
+}
+
+impl Intent {
+    /// The status that it alone decides; nothing when runs do.
+    pub fn status(self) -> Option<Status> {
+        match self {
+            Self::Monitor => None,
+            Self::Pause => Some(Status::Paused),
+            Self::Deauthorize => Some(Status::Deauthorized),
+        }
+    }
+}
+
+/// An administrator of the tenant has consented.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authorization {
+    /// When.
+    pub at: Time,
+    /// Who started it in Waybill; the tenant's own log knows who consented.
+    pub by: String,
 }
 
 /// The mail services that Waybill reads.

@@ -13,7 +13,7 @@ use chrono::{DateTime, NaiveDate};
 use crate::clock::Time;
 use crate::error::{Code, Error, Result};
 use crate::event::schema::{ColumnType, TableName, list_element, table};
-use crate::event::{EVENT_ACTION, FileEvent, Gap, HashStatus, Quarantined, Run};
+use crate::event::{Change, EVENT_ACTION, FileEvent, Gap, HashStatus, Quarantined, Run, ScopeMember, Status};
 
 /// A row of one of our tables.
 pub trait Row {
@@ -231,6 +231,7 @@ impl Row for Run {
             "lag_seconds" => Signed(self.lag_seconds),
             "scope_kind" => Text(Some(&self.scope_kind)),
             "scope_people" => Number(self.scope_people),
+            "scope_id" => Text(self.scope_id.as_deref()),
             "waybill_version" => Text(Some(&self.waybill_version)),
             "error" => Text(self.error.as_deref()),
             "run_date" => Date(self.started_at.date_naive()),
@@ -278,6 +279,49 @@ impl Row for Quarantined {
             "raw" => Text(Some(&self.raw)),
             "run_id" => Text(Some(&self.run_id)),
             "quarantine_date" => Date(self.found_at.date_naive()),
+            _ => return None,
+        })
+    }
+}
+
+impl Row for Change {
+    const TABLE: TableName = TableName::Changes;
+
+    fn value(&self, column: &str) -> Option<Value<'_>> {
+        use Value::{Date, Text};
+        Some(match column {
+            "change_id" => Text(Some(&self.change_id)),
+            "changed_at" => Value::Time(Some(self.changed_at)),
+            "actor" => Text(Some(&self.actor)),
+            "action" => Text(Some(self.action.as_str())),
+            "connection_id" => Text(self.connection_id.as_deref()),
+            "connection_name" => Text(self.connection_name.as_deref()),
+            "status" => Text(self.status.map(Status::as_str)),
+            "status_before" => Text(self.status_before.map(Status::as_str)),
+            "code" => Text(self.code.as_deref()),
+            "detail" => Text(self.detail.as_deref()),
+            "run_id" => Text(self.run_id.as_deref()),
+            "change_date" => Date(self.changed_at.date_naive()),
+            _ => return None,
+        })
+    }
+}
+
+impl Row for ScopeMember {
+    const TABLE: TableName = TableName::ScopeMembers;
+
+    fn value(&self, column: &str) -> Option<Value<'_>> {
+        use Value::{Date, Text};
+        Some(match column {
+            "scope_id" => Text(Some(&self.scope_id)),
+            "connection_id" => Text(Some(&self.connection_id)),
+            "address" => Text(Some(&self.address)),
+            "object_id" => Text(Some(&self.object_id)),
+            "mail" => Text(self.mail.as_deref()),
+            "display_name" => Text(self.display_name.as_deref()),
+            "resolved_at" => Value::Time(Some(self.resolved_at)),
+            "run_id" => Text(Some(&self.run_id)),
+            "resolved_date" => Date(self.resolved_at.date_naive()),
             _ => return None,
         })
     }
@@ -529,6 +573,7 @@ mod tests {
             lag_seconds: Some(-1),
             scope_kind: "all".into(),
             scope_people: None,
+            scope_id: None,
             waybill_version: "0".into(),
             error: None,
         };

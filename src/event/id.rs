@@ -101,6 +101,12 @@ pub fn quarantine_id(key: &QuarantineKey<'_>) -> String {
     Fields::new("waybill.quarantine.1").text(key.connection_id).text(key.raw).finish()
 }
 
+/// The id of a resolved scope: the same people, by their ids and addresses in order, are the same scope.
+pub fn scope_id<'a>(connection_id: &str, people: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let fields = Fields::new("waybill.scope.1").text(connection_id);
+    people.fold(fields, |fields, (object_id, address)| fields.text(object_id).text(address)).finish()
+}
+
 /// Fields on their way into an id; the length before each keeps `("ab", "c")` apart from `("a", "bc")`.
 struct Fields(Sha256);
 

@@ -1,7 +1,8 @@
 //! The rows that we promise: their fields, their identity, their schema, and their way into Arrow and back.
 //!
 //! A [`FileEvent`] is one attachment of one sent message, and the product of the whole system. [`Run`], [`Gap`] and
-//! [`Quarantined`] are the rows that say how it came about and what is missing. `schemas/*.json` is the contract with
+//! [`Quarantined`] are the rows that say how it came about and what is missing, [`Change`] and [`ScopeMember`] those that
+//! say who was monitored, and by whose decision. `schemas/*.json` is the contract with
 //! every user; it only ever grows.
 //!
 //! May use: `clock`, `error`, `limits`. Knows nothing of mail services, of Delta or of files; Arrow's types are ours from
@@ -153,6 +154,8 @@ pub struct Run {
     pub lag_seconds: Option<i64>,
     pub scope_kind: String,
     pub scope_people: Option<u64>,
+    #[serde(default)]
+    pub scope_id: Option<String>,
     pub waybill_version: String,
     pub error: Option<String>,
 }
@@ -221,11 +224,14 @@ pub enum GapKind {
     Mailbox,
     /// A message that the feed reported was never found, and the record names no attachment.
     Message,
+    /// The connection was deauthorised for a time.
+    Deauthorized,
 }
 
 impl GapKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::FeedMemory, Self::Blob, Self::Subscription, Self::Mailbox, Self::Message];
+    pub const ALL: [Self; 6] =
+        [Self::FeedMemory, Self::Blob, Self::Subscription, Self::Mailbox, Self::Message, Self::Deauthorized];
 
     /// The word in the lake.
     pub fn as_str(self) -> &'static str {
@@ -235,6 +241,7 @@ impl GapKind {
             Self::Subscription => "subscription",
             Self::Mailbox => "mailbox",
             Self::Message => "message",
+            Self::Deauthorized => "deauthorized",
         }
     }
 }
@@ -253,5 +260,117 @@ pub struct Quarantined {
     pub content_blob_id: Option<String>,
     pub reason: String,
     pub raw: String,
+    pub run_id: String,
+}
+
+/// Something that was done to a connection, or became of it. `change_date` follows from it and is not a field.
+///
+/// Each field is the column of the same name in `schemas/changes.json`, which describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the columns' descriptions in schemas/changes.json are the one place")]
+pub struct Change {
+    pub change_id: String,
+    pub changed_at: Time,
+    pub actor: String,
+    pub action: Action,
+    pub connection_id: Option<String>,
+    pub connection_name: Option<String>,
+    pub status: Option<Status>,
+    pub status_before: Option<Status>,
+    pub code: Option<String>,
+    pub detail: Option<String>,
+    pub run_id: Option<String>,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// A connection was added.
+    Added,
+    /// An administrator of the tenant consented.
+    Authorized,
+    /// Other people are monitored.
+    Rescoped,
+    /// Runs leave it alone until it is resumed.
+    Paused,
+    /// Runs read it again, from where they stopped.
+    Resumed,
+    /// Runs leave it alone until it is authorised anew.
+    Deauthorized,
+    /// It is gone; its rows stay.
+    Removed,
+    /// A run found the status to be another one.
+    Status,
+    /// An API token was made.
+    TokenAdded,
+    /// An API token was taken back.
+    TokenRemoved,
+}
+
+impl Action {
+    /// The word in the lake.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Authorized => "authorized",
+            Self::Rescoped => "rescoped",
+            Self::Paused => "paused",
+            Self::Resumed => "resumed",
+            Self::Deauthorized => "deauthorized",
+            Self::Removed => "removed",
+            Self::Status => "status",
+            Self::TokenAdded => "token_added",
+            Self::TokenRemoved => "token_removed",
+        }
+    }
+}
+
+/// Where a connection stands, in the words of the product that Waybill replaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// No run has read audit content yet.
+    #[default]
+    Initializing,
+    /// The last run read the audit log.
+    Monitoring,
+    /// The last run could not, or what it read cannot be right.
+    Error,
+    /// An administrator paused it.
+    Paused,
+    /// An administrator took back the right to read.
+    Deauthorized,
+    /// It is gone.
+    Removed,
+}
+
+impl Status {
+    /// The word in the lake.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Initializing => "initializing",
+            Self::Monitoring => "monitoring",
+            Self::Error => "error",
+            Self::Paused => "paused",
+            Self::Deauthorized => "deauthorized",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+/// A person of a resolved scope. `resolved_date` follows from it and is not a field.
+///
+/// Each field is the column of the same name in `schemas/scope_members.json`, which describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the columns' descriptions in schemas/scope_members.json are the one place")]
+pub struct ScopeMember {
+    pub scope_id: String,
+    pub connection_id: String,
+    pub address: String,
+    pub object_id: String,
+    pub mail: Option<String>,
+    pub display_name: Option<String>,
+    pub resolved_at: Time,
     pub run_id: String,
 }

@@ -23,11 +23,16 @@ pub enum TableName {
     Gaps,
     /// What could not be understood.
     Quarantine,
+    /// What was done to connections, and what became of them.
+    Changes,
+    /// Who was monitored.
+    ScopeMembers,
 }
 
 impl TableName {
     /// Every table.
-    pub const ALL: [Self; 4] = [Self::FileEvents, Self::Runs, Self::Gaps, Self::Quarantine];
+    pub const ALL: [Self; 6] =
+        [Self::FileEvents, Self::Runs, Self::Gaps, Self::Quarantine, Self::Changes, Self::ScopeMembers];
 
     /// Its name in SQL, and the folder below the lake's root.
     pub fn as_str(self) -> &'static str {
@@ -36,6 +41,8 @@ impl TableName {
             Self::Runs => "runs",
             Self::Gaps => "gaps",
             Self::Quarantine => "quarantine",
+            Self::Changes => "changes",
+            Self::ScopeMembers => "scope_members",
         }
     }
 }
@@ -147,12 +154,14 @@ impl Table {
 
 /// The contract of a table.
 pub fn table(name: TableName) -> &'static Table {
-    static TABLES: LazyLock<[Table; 4]> = LazyLock::new(|| {
+    static TABLES: LazyLock<[Table; 6]> = LazyLock::new(|| {
         [
             Table::parse(include_str!("../../schemas/file_events.json")),
             Table::parse(include_str!("../../schemas/runs.json")),
             Table::parse(include_str!("../../schemas/gaps.json")),
             Table::parse(include_str!("../../schemas/quarantine.json")),
+            Table::parse(include_str!("../../schemas/changes.json")),
+            Table::parse(include_str!("../../schemas/scope_members.json")),
         ]
     });
     match name {
@@ -160,6 +169,8 @@ pub fn table(name: TableName) -> &'static Table {
         TableName::Runs => &TABLES[1],
         TableName::Gaps => &TABLES[2],
         TableName::Quarantine => &TABLES[3],
+        TableName::Changes => &TABLES[4],
+        TableName::ScopeMembers => &TABLES[5],
     }
 }
 

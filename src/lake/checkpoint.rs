@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::paths;
 use super::store::{Location, store_error};
 use crate::error::{Code, Error, Result, ResultExt};
-use crate::event::{Gap, Quarantined, Run};
+use crate::event::{Change, Gap, Quarantined, Run, ScopeMember};
 
 /// A connection's state, the number that names it, and rows for the other tables that follow its commit.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,12 +49,22 @@ pub struct Outbox {
     pub gaps: Vec<Gap>,
     /// Rows for `quarantine`.
     pub quarantine: Vec<Quarantined>,
+    /// Rows for `changes`.
+    #[serde(default)]
+    pub changes: Vec<Change>,
+    /// Rows for `scope_members`.
+    #[serde(default)]
+    pub scope_members: Vec<ScopeMember>,
 }
 
 impl Outbox {
     /// Whether there is nothing to append.
     pub fn is_empty(&self) -> bool {
-        self.runs.is_empty() && self.gaps.is_empty() && self.quarantine.is_empty()
+        self.runs.is_empty()
+            && self.gaps.is_empty()
+            && self.quarantine.is_empty()
+            && self.changes.is_empty()
+            && self.scope_members.is_empty()
     }
 }
 

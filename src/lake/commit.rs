@@ -245,6 +245,8 @@ impl Writer {
         let application = self.connection.to_string();
         append_once(&self.at, &application, number, &outbox.quarantine).await?;
         append_once(&self.at, &application, number, &outbox.gaps).await?;
+        append_once(&self.at, &application, number, &outbox.scope_members).await?;
+        append_once(&self.at, &application, number, &outbox.changes).await?;
         append_once(&self.at, &application, number, &outbox.runs).await
     }
 }
@@ -264,7 +266,7 @@ fn dates(rows: &[FileEvent], replaces: &[(String, NaiveDate)]) -> BTreeSet<Naive
 }
 
 /// Appends rows to a table unless the table's log says that this transaction was done.
-async fn append_once<R: Row>(at: &Location, application: &str, number: i64, rows: &[R]) -> Result<()> {
+pub(super) async fn append_once<R: Row>(at: &Location, application: &str, number: i64, rows: &[R]) -> Result<()> {
     if rows.is_empty() {
         return Ok(());
     }

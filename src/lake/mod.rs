@@ -27,6 +27,7 @@ pub use self::commit::{Commit, Committed, Writer};
 pub use self::maintain::{Maintained, Maintenance};
 pub use self::table::{DataFile, Table};
 use crate::error::{Code, Error, Result, ResultExt};
+use crate::event::Change;
 use crate::event::schema::TableName;
 use store::{Location, store_error};
 
@@ -87,6 +88,22 @@ impl Lake {
         Table::open(&self.at, name).await?.ok_or_else(|| {
             Error::new(Code::NoLake, format!("there is no lake at `{}`: it has no table `{name}`", self.url()))
         })
+    }
+
+    /// Opens a table for reading; nothing where the lake is older than the table.
+    ///
+    /// # Errors
+    /// `lake-unavailable`, `lake-damaged`.
+    pub async fn table_if_there(&self, name: TableName) -> Result<Option<Table>> {
+        Table::open(&self.at, name).await
+    }
+
+    /// Records changes that no run makes, once: `revision` numbers the changes of `subject`, and grows.
+    ///
+    /// # Errors
+    /// `lake-unavailable`, `lake-not-writable`, `lake-damaged`.
+    pub async fn record(&self, changes: &[Change], subject: &str, revision: i64) -> Result<()> {
+        commit::append_once(&self.at, &format!("changes/{subject}"), revision, changes).await
     }
 
     /// Fails unless the lake is there.

@@ -1,7 +1,8 @@
 //! Every path below the root of a lake, built and parsed here and nowhere else.
 //!
 //! ```text
-//! <lake>/file_events/ runs/ gaps/ quarantine/     Delta tables
+//! <lake>/file_events/ runs/ gaps/ quarantine/
+//!        changes/ scope_members/                  Delta tables
 //!        connections/<id>.json                    registry
 //!        checkpoints/<id>/<n>.json                state of a connection; the log of file_events names the effective n
 //! ```

@@ -91,9 +91,29 @@ pub(crate) fn store_error(error: object_store::Error, doing: impl std::fmt::Disp
     let code = match &error {
         Store::AlreadyExists { .. } | Store::Precondition { .. } => Code::ConnectionConflict,
         Store::NotFound { .. } => Code::LakeDamaged,
+        error if is_refused(error) => Code::LakeNotWritable,
         _ => Code::LakeUnavailable,
     };
     Error::new(code, format!("{doing}: {error}")).caused_by(error)
+}
+
+/// Whether the store answers and says no: wrong rights, no credentials, a file system that is mounted for reading only.
+pub(super) fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
+    use object_store::Error as Store;
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if matches!(error.downcast_ref(), Some(Store::PermissionDenied { .. } | Store::Unauthenticated { .. })) {
+            return true;
+        }
+        if let Some(io) = error.downcast_ref::<std::io::Error>()
+            && matches!(io.kind(), PermissionDenied | ReadOnlyFilesystem)
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use chrono::NaiveDate;
 
 use super::fate::{Fate, Outcome, Retried, Tally, reason};
 use super::plan::Lost;
-use super::report::Report;
+use super::health::{self, Health};
+use super::report::{Failure, Report};
 use super::row::Stamp;
 use super::state::{OwedBlob, OwedHash, OwedMessage, State};
 use crate::clock::Time;
@@ -39,6 +40,10 @@ pub(super) struct Collector {
     /// Mailboxes that refused, and messages that were found.
     denied: HashSet<String>,
     found: u64,
+    /// Why a window could not be listed, the last time.
+    listing: Option<Failure>,
+    /// When the tenant's administrator consented, if that is known.
+    pub(super) authorized: Option<Time>,
     pub(super) report: Report,
 }
 
@@ -70,6 +75,8 @@ impl Collector {
             last_commit,
             denied: HashSet::new(),
             found: 0,
+            listing: None,
+            authorized: None,
             report,
         }
     }
@@ -101,6 +108,7 @@ impl Collector {
     pub(super) fn not_listed(&mut self, window: Window, error: &Error) {
         self.report.windows_failed += 1;
         self.report.failed(error);
+        self.listing = Some(Failure::from(error));
         if error.code() == Code::GapTooOld {
             self.lost(Lost { window, reason: reason(error) });
             self.state.windows.retain(|open| open.window != window);
@@ -125,9 +133,9 @@ impl Collector {
         let suspicious = if self.state.has_read_mail { 20 } else { 2 };
         (self.denied.len() >= suspicious && self.found == 0).then(|| {
             Error::new(
-                Code::PermissionMissing,
+                Code::MailboxesDenied,
                 format!(
-                    "each of the {} mailboxes that were asked refused: `Mail.Read` is not in force",
+                    "each of the {} mailboxes that were asked refused: `Mail.Read` is not in force for them",
                     self.denied.len()
                 ),
             )
@@ -204,9 +212,13 @@ impl Collector {
         if self.report.error.is_none()
             && let Some(error) = self.every_mailbox_refused()
         {
-            self.report.end_with(&error);
+            self.end_with(error, now);
         }
         self.report.finish(now, &self.state);
+        self.state.begun.get_or_insert(self.stamp.started_at);
+        let health = Health::after(&self.report, &self.state, self.listing.as_ref(), now);
+        self.outbox.changes.extend(health.change(self.state.health.as_ref(), &self.stamp));
+        self.state.health = Some(health);
         // The run's row is part of its last commit, so it must say what that commit is about to do.
         let last = self.writer.preview(&self.rows, &self.replaces).await?;
         let mut row = self.report.row(&self.stamp);
@@ -214,6 +226,20 @@ impl Collector {
         row.events_upgraded += last.replaced;
         self.outbox.runs.push(row);
         self.commit(now).await.map(drop)
+    }
+
+    /// Says what ended the run before its time, or made it worthless.
+    pub(super) fn end_with(&mut self, error: Error, now: Time) {
+        self.report.end_with(&health::pending(error, self.authorized, now));
+    }
+
+    /// Leaves out what nobody wanted: the time until a connection that was deauthorised was authorised anew.
+    pub(super) fn skip_to(&mut self, since: Time) {
+        let Some(window) = Window::new(self.state.watermark, since) else { return };
+        let reason = format!("{}: the connection was not authorised at this time", Code::ConnectionDeauthorized);
+        self.gap(GapKind::Deauthorized, Some(window), None, None, reason);
+        self.state.watermark = since;
+        self.state.since = since;
     }
 
     fn count(&mut self, tally: Tally) {

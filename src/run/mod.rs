@@ -14,6 +14,7 @@
 mod collect;
 mod fate;
 mod hash;
+mod health;
 mod plan;
 mod read;
 mod report;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+pub use self::health::Health;
 pub use self::report::{Failure, OwedCounts, Report};
 pub use self::state::State;
 use crate::clock::{Clock, Time};
@@ -55,8 +57,10 @@ pub struct Job {
     pub tenant_id: Uuid,
     /// Whose mailboxes are monitored.
     pub scope: Scope,
-    /// From when on.
+    /// From when on; when it has moved past what was read, nobody wanted what lies between.
     pub since: Time,
+    /// When the tenant's administrator last consented, if that is known: consent takes an hour to spread.
+    pub authorized: Option<Time>,
     /// Only what earlier runs owed; nothing new is asked for.
     pub owed_only: bool,
     /// What time it is.
@@ -85,6 +89,7 @@ pub async fn run<S: Source>(job: Job, source: Arc<S>, lake: &Lake) -> Result<Rep
     let state = before.clone().unwrap_or_else(|| State::new(plan::whole_seconds(job.since)));
     let report = Report::start(&stamp, job.scope.kind());
     let mut collector = Collector::new(stamp.clone(), writer, before, state, report);
+    collector.authorized = job.authorized;
 
     let ended = gather(&job, &stamp, &source, &mut collector).await;
     if source.was_restarted() {
@@ -111,7 +116,7 @@ pub async fn run<S: Source>(job: Job, source: Arc<S>, lake: &Lake) -> Result<Rep
         }
         Err(error) => {
             warn!(code = %error.code(), %error, "the run ends before its time");
-            collector.report.end_with(&error);
+            collector.end_with(error, job.clock.now());
         }
     }
     collector.finish(job.clock.now(), is_whole).await?;
@@ -207,6 +212,7 @@ impl Collector {
         if job.owed_only {
             return Work { windows: Vec::new(), owed: state::Owed { blobs: Vec::new(), ..owed } };
         }
+        self.skip_to(plan::whole_seconds(job.since));
         let from = self.state().watermark;
         for lost in self.extend(now) {
             self.lost(lost);

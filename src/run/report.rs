@@ -78,6 +78,8 @@ pub struct Report {
     pub scope: String,
     /// How many people it meant at this run; nothing for everybody.
     pub scope_people: Option<usize>,
+    /// The people that it meant, as rows of `scope_members`; nothing for everybody.
+    pub scope_id: Option<String>,
     /// Entries of the scope that name nobody.
     pub scope_findings: Vec<String>,
     /// What ended the run before its time.
@@ -148,6 +150,7 @@ impl Report {
             lag_seconds: None,
             scope: scope.to_owned(),
             scope_people: None,
+            scope_id: None,
             scope_findings: Vec::new(),
             error: None,
         }
@@ -239,6 +242,7 @@ impl Report {
             lag_seconds: self.lag_seconds,
             scope_kind: self.scope.clone(),
             scope_people: self.scope_people.map(|people| people as u64),
+            scope_id: self.scope_id.clone(),
             waybill_version: env!("CARGO_PKG_VERSION").to_owned(),
             error: self.error.as_ref().map(|error| format!("{}: {}", error.code, error.message)),
         }

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
+use super::health::Health;
 use crate::clock::Time;
 use crate::error::{Code, Error, Result};
 use crate::event::FileEvent;
@@ -32,6 +33,15 @@ pub struct State {
     /// Whether a mailbox was ever read: then a refusal is a policy sooner than a missing permission.
     #[serde(default)]
     pub has_read_mail: bool,
+    /// When the first run began.
+    #[serde(default)]
+    pub begun: Option<Time>,
+    /// How the last run left the connection; nothing before the first.
+    #[serde(default)]
+    pub health: Option<Health>,
+    /// The people that the last run monitored, as rows of `scope_members`; nothing for everybody.
+    #[serde(default)]
+    pub scope_id: Option<String>,
 }
 
 /// A window and which of its blobs were read whole. Boundaries never change, since ids name ranges cut by them.
@@ -116,6 +126,9 @@ impl State {
             owed: Owed::default(),
             newest_content: None,
             has_read_mail: false,
+            begun: None,
+            health: None,
+            scope_id: None,
         }
     }
 

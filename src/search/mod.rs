@@ -14,6 +14,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::dataframe::DataFrame;
+use datafusion::datasource::empty::EmptyTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -59,8 +60,16 @@ impl Search {
             .build_arc()
             .map_err(|error| query_error(error, Code::Internal))?;
         let context = SessionContext::new_with_config_rt(config, runtime);
+        lake.require().await?;
         for name in TableName::ALL {
-            let table = lake.table(name).await?;
+            // A lake of an older Waybill has fewer tables; the next run brings them, and until then they are empty.
+            let Some(table) = lake.table_if_there(name).await? else {
+                let empty = EmptyTable::new(crate::event::table(name).arrow_schema());
+                context
+                    .register_table(name.as_str(), Arc::new(empty))
+                    .map_err(|error| query_error(error, Code::Internal))?;
+                continue;
+            };
             let url = format!("waybill://{}", name.as_str().replace('_', "-"));
             let url = ObjectStoreUrl::parse(url).map_err(|error| query_error(error, Code::Internal))?;
             context.runtime_env().register_object_store(url.as_ref(), table.store());

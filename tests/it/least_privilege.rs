@@ -27,7 +27,7 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// Every row of every table, as text: what is compressed in the files.
 pub(crate) fn all_rows(lake: &Lake) -> String {
-    ["file_events", "runs", "gaps", "quarantine"]
+    ["file_events", "runs", "gaps", "quarantine", "changes", "scope_members"]
         .map(|table| lake.text(&["sql", "--format", "ndjson", &format!("SELECT * FROM {table}")]))
         .concat()
 }

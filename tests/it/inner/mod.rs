@@ -57,6 +57,7 @@ impl Tenant {
             tenant_id: Uuid::from_u128(0x7e),
             scope: self.scope.clone(),
             since: self.since,
+            authorized: None,
             owed_only,
             clock: self.clock.clone(),
             interrupt: self.interrupt.clone(),

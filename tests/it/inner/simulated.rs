@@ -105,6 +105,7 @@ impl Simulated {
             tenant_id: self.simulator.announcement().tenant_id.parse().unwrap(),
             scope: self.scope.clone(),
             since: self.since,
+            authorized: None,
             owed_only: false,
             clock: Clock::System,
             interrupt: CancellationToken::new(),
