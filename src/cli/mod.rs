@@ -4,10 +4,13 @@
 //!
 //! May use: everything.
 
+mod authorize;
 mod connection;
+mod doctor;
 mod exit;
 mod logs;
 mod maintain;
+mod orders;
 mod output;
 mod progress;
 mod run;
@@ -75,6 +78,8 @@ enum Command {
     Search(Box<search::Arguments>),
     /// Ask in SQL: one statement, a file, or standard input
     Sql(sql::Arguments),
+    /// What is wrong, and what to do about it
+    Doctor(doctor::Arguments),
     /// A Microsoft 365 tenant on this machine, for the demo and for tests
     Simulate(Box<simulate::Arguments>),
 }
@@ -145,6 +150,7 @@ fn start(arguments: Arguments) -> Result<Exit> {
             Command::Maintain(arguments) => Box::pin(maintain::main(&context, arguments)).await,
             Command::Search(arguments) => search::main(&context, *arguments).await,
             Command::Sql(arguments) => sql::main(&context, arguments).await,
+            Command::Doctor(arguments) => Box::pin(doctor::main(&context, arguments)).await,
             Command::Simulate(arguments) => simulate::main(&context, *arguments).await,
         }
     });

@@ -34,8 +34,9 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("connection", &["source", "lake", "event"]),
         ("search", &["event", "lake"]),
         ("run", &["source", "digest", "event", "lake"]),
+        ("doctor", &["connection", "run", "search", "lake", "source", "event"]),
         ("job", &[]),
-        ("cli", &["connection", "job", "lake", "run", "search", "simulator", "source", "event"]),
+        ("cli", &["connection", "doctor", "job", "lake", "run", "search", "simulator", "source", "event"]),
     ]);
     map
 }
