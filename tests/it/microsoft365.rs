@@ -324,7 +324,7 @@ async fn what_keeps_a_subscription_from_starting_is_named() {
     let cases = [
         (json!({"on": "start", "do": "auditing_disabled"}), Code::AuditingDisabled),
         (json!({"on": "start", "do": "start_429"}), Code::SubscriptionDisabled),
-        (json!({"on": "start", "do": {"error": "AF10001"}}), Code::PermissionMissing),
+        (json!({"on": "start", "do": {"error": "AF10001"}}), Code::ConsentMissing),
         (json!({"on": "start", "do": {"error": "AF20010"}}), Code::TenantUnknown),
     ];
     for (fault, code) in cases {
@@ -537,8 +537,8 @@ async fn a_token_without_the_permission_is_asked_for_anew_once() {
     // The first token of each resource was issued before the consent.
     let Tenant { source, simulator, _files } =
         tenant("messages=2,days=0.1", json!([{"on": "token", "times": 2, "each": false, "do": "no_roles"}])).await;
-    assert_eq!(source.prepare().await.unwrap_err().code(), Code::PermissionMissing);
-    assert_eq!(source.prepare().await.unwrap_err().code(), Code::PermissionMissing);
+    assert_eq!(source.prepare().await.unwrap_err().code(), Code::ConsentMissing);
+    assert_eq!(source.prepare().await.unwrap_err().code(), Code::ConsentMissing);
     assert_eq!(simulator.report().count("token"), 2, "not one per refusal");
     let Tenant { source, simulator, _files } =
         tenant("messages=2,days=0.1", json!([{"on": "token", "times": 1, "do": "no_roles"}])).await;
