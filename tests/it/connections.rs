@@ -284,6 +284,28 @@ async fn a_lake_that_may_not_be_written_is_said_to_be_so() {
     assert_eq!(lake.probe().await.unwrap_err().code(), Code::LakeNotWritable);
 }
 
+/// Danger: a mailbox whose `Send` is not audited looks like somebody who sends nothing.
+#[test]
+fn the_doctor_finds_a_mailbox_whose_sends_are_not_audited() {
+    let tenant = support::Tenant::start(&["--generate", "users=2,messages=4,days=1,seed=5"]);
+    let lake = support::Lake::temp();
+    let user = "quiet@contoso.onmicrosoft.com";
+    let date = (chrono::DateTime::from(std::time::SystemTime::now()) - chrono::TimeDelta::days(2))
+        as chrono::DateTime<chrono::Utc>;
+    tenant.send_unaudited(&format!(
+        "From: {user}\r\nTo: x@y.example\r\nSubject: s\r\nDate: {}\r\nMessage-ID: <q@t>\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nhi\r\n--b\r\nContent-Disposition: attachment; filename=new.txt\r\n\r\ncontent\r\n--b--\r\n",
+        date.to_rfc2822()
+    ));
+    let csv = support::write(&lake.beside().join("users.csv"), user);
+    lake.add(&tenant, "Contoso", &["--users", csv.to_str().unwrap(), "--since", "3d"]);
+    lake.run_done("Contoso");
+    let output = lake.output(&["doctor", "--connection", "Contoso"]);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(told.contains("send-not-audited") && told.contains("(1 messages with attachments)"), "{told}");
+    assert!(told.contains(Code::SendNotAudited.hint().unwrap()), "{told}");
+}
+
 /// "Why is this message not there?" has an answer for each place where its way can end.
 #[test]
 fn the_doctor_tells_why_a_message_is_not_there() {
