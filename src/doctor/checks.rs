@@ -214,8 +214,7 @@ async fn mailboxes(
     }
     let members = scope.members().unwrap_or_default();
     let mut mailboxes: Vec<String> = probed.into_iter().take(MAILBOXES_PROBED).collect();
-    mailboxes
-        .extend(members.into_iter().take(MAILBOXES_PROBED - mailboxes.len()).map(|member| member.object_id.clone()));
+    mailboxes.extend(members.iter().take(MAILBOXES_PROBED - mailboxes.len()).map(|member| member.object_id.clone()));
     if mailboxes.is_empty() {
         checks.push(Check::skipped("mailboxes", "no monitored mailbox is known yet"));
         return Ok(());

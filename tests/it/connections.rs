@@ -290,8 +290,7 @@ fn the_doctor_finds_a_mailbox_whose_sends_are_not_audited() {
     let tenant = support::Tenant::start(&["--generate", "users=2,messages=4,days=1,seed=5"]);
     let lake = support::Lake::temp();
     let user = "quiet@contoso.onmicrosoft.com";
-    let date = (chrono::DateTime::from(std::time::SystemTime::now()) - chrono::TimeDelta::days(2))
-        as chrono::DateTime<chrono::Utc>;
+    let date = crate::inner::simulated::now() - chrono::TimeDelta::days(2);
     tenant.send_unaudited(&format!(
         "From: {user}\r\nTo: x@y.example\r\nSubject: s\r\nDate: {}\r\nMessage-ID: <q@t>\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nhi\r\n--b\r\nContent-Disposition: attachment; filename=new.txt\r\n\r\ncontent\r\n--b--\r\n",
         date.to_rfc2822()
