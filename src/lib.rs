@@ -9,6 +9,7 @@
 //!
 //! ```text
 //!   6  cli             everything
+//!   5  serve           connection, lake, run, search, source, event, job
 //!   5  job             the base
 //!   4  run             source, digest, event, lake
 //!   3  connection      source, lake                search       lake, event
@@ -39,6 +40,8 @@ pub mod search;
 pub mod run;
 
 pub mod job;
+
+pub mod serve;
 
 pub mod cli;
 pub mod simulator;

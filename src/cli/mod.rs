@@ -12,6 +12,7 @@ mod output;
 mod progress;
 mod run;
 mod search;
+mod serve;
 mod simulate;
 mod sql;
 mod times;
@@ -75,6 +76,8 @@ enum Command {
     Search(Box<search::Arguments>),
     /// Ask in SQL: one statement, a file, or standard input
     Sql(sql::Arguments),
+    /// The web console: sign-in, roles, the data connections
+    Serve(Box<serve::Arguments>),
     /// A Microsoft 365 tenant on this machine, for the demo and for tests
     Simulate(Box<simulate::Arguments>),
 }
@@ -145,6 +148,7 @@ fn start(arguments: Arguments) -> Result<Exit> {
             Command::Maintain(arguments) => Box::pin(maintain::main(&context, arguments)).await,
             Command::Search(arguments) => search::main(&context, *arguments).await,
             Command::Sql(arguments) => sql::main(&context, arguments).await,
+            Command::Serve(arguments) => Box::pin(serve::main(&context, *arguments)).await,
             Command::Simulate(arguments) => simulate::main(&context, *arguments).await,
         }
     });

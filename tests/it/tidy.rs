@@ -35,7 +35,8 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("search", &["event", "lake"]),
         ("run", &["source", "digest", "event", "lake"]),
         ("job", &[]),
-        ("cli", &["connection", "job", "lake", "run", "search", "simulator", "source", "event"]),
+        ("serve", &["connection", "lake", "run", "search", "source", "event", "job"]),
+        ("cli", &["connection", "job", "lake", "run", "search", "simulator", "source", "event", "serve"]),
     ]);
     map
 }
