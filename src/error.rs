@@ -123,6 +123,8 @@ codes! {
     QueryInvalid = "query-invalid", exit 1, retry false;
     /// The SQL asks for something that a reader of the lake may not do.
     QueryRefused = "query-refused", exit 1, retry false;
+    /// No run has finished for longer than any schedule would leave it.
+    RunOverdue = "run-overdue", exit 3, retry false;
     /// Nobody is signed in.
     NotSignedIn = "not-signed-in", exit 12, retry false;
     /// Whoever is signed in may not do this.

@@ -8,11 +8,11 @@
 //! A room uses only rooms of the lines below it; `tests/it/tidy.rs` holds this true.
 //!
 //! ```text
-//!   6  cli             everything
-//!   5  serve           connection, lake, run, search, source, event, job
-//!   5  job             the base
+//!   7  cli             everything
+//!   6  serve           doctor, connection, run, search, lake, source, event, job
+//!   5  doctor          connection, run, search, lake, source, event            job     the base
 //!   4  run             source, digest, event, lake
-//!   3  connection      source, lake                search       lake, event
+//!   3  connection      source, lake, event         search       lake, event
 //!   2  lake            event
 //!   1  source, digest, event                       simulator    (uses no room; used by cli and tests)
 //!   0  base            clock · error · http · limits · monitor · secret
@@ -38,6 +38,8 @@ pub mod connection;
 pub mod search;
 
 pub mod run;
+
+pub mod doctor;
 
 pub mod job;
 

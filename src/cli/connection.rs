@@ -7,13 +7,18 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::exit::Exit;
-use super::{Context, output, times};
-use crate::connection::{Connection, Intent, Registry, Service, display_name, scope_csv};
+use super::{Context, authorize, orders, output, times};
+use crate::connection::{Connection, Intent, Order, Registry, Service, display_name, scope_csv};
+use crate::doctor::{self, Owed, Standing};
 use crate::error::{Code, Error, Result, ResultExt};
-use crate::run::{Failure, State};
+use crate::event::schema::TableName;
+use crate::search::Search;
 use crate::secret::SecretPlace;
 use crate::source::microsoft365::{Cloud, Credential, Overrides};
-use crate::source::{Application, Scope, Source as _};
+use crate::source::{Application, Scope};
+
+/// Changes that `show` lists; the table `changes` has them all.
+const HISTORY_SHOWN: usize = 10;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -23,8 +28,20 @@ pub(super) enum Command {
     List(Reporting),
     /// One connection, where it stands and what it owes
     Show(Named),
-    /// Try whether it works: sign in, audit feed, scope
+    /// Try whether it works: the same as `waybill doctor --connection NAME`
     Check(Named),
+    /// Monitor other people from now on; what was recorded stays
+    Rescope(Rescope),
+    /// Let an administrator of the tenant consent, once, in a browser
+    Authorize(authorize::Authorize),
+    /// The fewest permissions that work, and why; as JSON, for the application's manifest
+    Permissions(authorize::Permissions),
+    /// Leave it alone until it is resumed
+    Pause(Named),
+    /// Read it again, from where the last run stopped
+    Resume(Named),
+    /// Stop reading the tenant until it is authorised anew; what was recorded stays searchable
+    Deauthorize(Named),
     /// Remove a connection; what it recorded stays
     Remove(Named),
 }
@@ -60,15 +77,8 @@ pub(super) struct Add {
     /// Identity of the Azure machine on which Waybill runs
     #[arg(long, group = "credential")]
     managed_identity: bool,
-    /// Whose mailboxes: `all`
-    #[arg(long, value_name = "all", value_parser = ["all"], group = "who")]
-    scope: Option<String>,
-    /// CSV of users to monitor: addresses, user principal names or object ids
-    #[arg(long, value_name = "FILE", group = "who")]
-    users: Option<PathBuf>,
-    /// CSV of groups whose members to monitor, nested groups included
-    #[arg(long, value_name = "FILE", group = "who")]
-    groups: Option<PathBuf>,
+    #[command(flatten)]
+    scope: ScopeArguments,
     /// Monitor what the audit log brings from this time on (the feed holds 7 days)
     #[arg(long, value_name = "TIME", default_value = "now")]
     since: String,
@@ -86,16 +96,42 @@ pub(super) struct Add {
 pub(super) struct Named {
     /// Display name or id
     #[arg(value_name = "NAME")]
-    name: String,
+    pub(super) name: String,
     #[command(flatten)]
-    reporting: Reporting,
+    pub(super) reporting: Reporting,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    group(ArgGroup::new("who").required(true)),
+    after_help = "Example:\n  waybill --lake ./lake connection rescope 'Contoso mail' --users people.csv"
+)]
+pub(super) struct Rescope {
+    #[command(flatten)]
+    named: Named,
+    #[command(flatten)]
+    scope: ScopeArguments,
+}
+
+/// Whose mailboxes.
+#[derive(Debug, Args)]
+struct ScopeArguments {
+    /// Whose mailboxes: `all`
+    #[arg(long, value_name = "all", value_parser = ["all"], group = "who")]
+    scope: Option<String>,
+    /// CSV of users to monitor: addresses, user principal names or object ids
+    #[arg(long, value_name = "FILE", group = "who")]
+    users: Option<PathBuf>,
+    /// CSV of groups whose members to monitor, nested groups included
+    #[arg(long, value_name = "FILE", group = "who")]
+    groups: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct Reporting {
     /// How the answer is written
     #[arg(long, value_enum, default_value_t)]
-    output: output::Report,
+    pub(super) output: output::Report,
 }
 
 pub(super) async fn main(context: &Context, command: Command) -> Result<Exit> {
@@ -103,7 +139,15 @@ pub(super) async fn main(context: &Context, command: Command) -> Result<Exit> {
         Command::Add(arguments) => add(context, *arguments).await,
         Command::List(arguments) => list(context, arguments).await,
         Command::Show(arguments) => show(context, arguments).await,
-        Command::Check(arguments) => check(context, arguments).await,
+        Command::Check(arguments) => {
+            Box::pin(super::doctor::connection(context, &arguments.name, arguments.reporting.output)).await
+        }
+        Command::Rescope(arguments) => rescope(context, arguments).await,
+        Command::Authorize(arguments) => authorize::authorize(context, arguments).await,
+        Command::Permissions(arguments) => authorize::permissions(arguments),
+        Command::Pause(arguments) => orders::change(context, arguments, Order::Pause).await,
+        Command::Resume(arguments) => orders::change(context, arguments, Order::Resume).await,
+        Command::Deauthorize(arguments) => orders::change(context, arguments, Order::Deauthorize).await,
         Command::Remove(arguments) => remove(context, arguments).await,
     }
 }
@@ -138,7 +182,7 @@ impl Add {
             credential: self.credential()?,
             cloud: self.cloud,
             endpoints,
-            scope: self.scope()?,
+            scope: self.scope.read()?,
             since: times::parse(&self.since, &context.clock)?,
             created: context.clock.now(),
             intent: Intent::Monitor,
@@ -164,8 +208,15 @@ impl Add {
             Credential::ManagedIdentity
         })
     }
+}
 
-    fn scope(&self) -> Result<Scope> {
+async fn rescope(context: &Context, arguments: Rescope) -> Result<Exit> {
+    let scope = arguments.scope.read()?;
+    orders::change(context, arguments.named, Order::Rescope(scope)).await
+}
+
+impl ScopeArguments {
+    fn read(&self) -> Result<Scope> {
         let (path, scope): (_, fn(Vec<String>) -> Scope) = match (&self.users, &self.groups) {
             (Some(path), _) => (path, Scope::Users),
             (None, Some(path)) => (path, Scope::Groups),
@@ -241,7 +292,7 @@ impl Shown<'_> {
     }
 }
 
-fn report(connection: &Connection, reporting: Reporting) -> Result<()> {
+pub(super) fn report(connection: &Connection, reporting: Reporting) -> Result<()> {
     let shown = Shown::from(connection);
     match reporting.output {
         output::Report::Json => output::json(&shown),
@@ -253,19 +304,29 @@ async fn list(context: &Context, reporting: Reporting) -> Result<Exit> {
     let lake = context.lake()?;
     lake.require().await?;
     let connections = Registry::of(&lake).list().await?;
-    let shown: Vec<Shown<'_>> = connections.iter().map(Shown::from).collect();
+    let mut standings = Vec::new();
+    for connection in &connections {
+        standings.push(doctor::standing(&lake, connection, context.clock.now()).await?);
+    }
+    let rows = connections.iter().zip(&standings);
     match reporting.output {
-        output::Report::Json => output::json(&shown)?,
+        output::Report::Json => {
+            let shown: Vec<_> =
+                rows.map(|(connection, standing)| Listed { shown: connection.into(), standing }).collect();
+            output::json(&shown)?;
+        }
         output::Report::Table => output::table(
-            &["name", "service", "scope", "tenant", "since"],
-            shown.iter().map(|shown| {
-                let scope = shown.scope.to_owned();
+            &["name", "service", "scope", "status", "last run", "lag", "finding"],
+            rows.map(|(connection, standing)| {
+                let finding = standing.finding.as_ref();
                 vec![
-                    shown.name.to_owned(),
-                    shown.service.to_owned(),
-                    scope,
-                    shown.tenant_id.to_string(),
-                    time(shown.since),
+                    connection.name.clone(),
+                    connection.service.as_str().to_owned(),
+                    connection.scope.kind().to_owned(),
+                    standing.status.as_str().to_owned(),
+                    standing.last_run.map_or_else(|| "never".to_owned(), time),
+                    standing.lag_seconds.map(|seconds| format!("{} min", seconds / 60)).unwrap_or_default(),
+                    finding.map(|finding| format!("{}: {}", finding.code, finding.message)).unwrap_or_default(),
                 ]
             }),
         )?,
@@ -273,109 +334,53 @@ async fn list(context: &Context, reporting: Reporting) -> Result<Exit> {
     Ok(Exit::DONE)
 }
 
+/// A connection in a list, with where it stands.
+#[derive(Serialize)]
+struct Listed<'a> {
+    #[serde(flatten)]
+    shown: Shown<'a>,
+    standing: &'a Standing,
+}
+
 async fn show(context: &Context, arguments: Named) -> Result<Exit> {
     let lake = context.lake()?;
     let connection = Registry::of(&lake).get(&arguments.name).await?;
-    let checkpoint = lake.checkpoint::<State>(connection.id).await?;
+    let standing = doctor::standing(&lake, &connection, context.clock.now()).await?;
+    let id = connection.id.to_string();
+    let history = Search::open(&lake)
+        .await?
+        .rows(TableName::Changes, &[("connection_id", &id)], "changed_at", HISTORY_SHOWN)
+        .await?;
     let shown = Shown::from(&connection);
-    let standing = checkpoint.as_ref().map(|checkpoint| {
-        let state = &checkpoint.state;
-        serde_json::json!({
-            "checkpoint": checkpoint.number,
-            "watermark": state.watermark,
-            "open_windows": state.windows.len(),
-            "newest_content": state.newest_content,
-            "owed": { "blobs": state.owed.blobs.len(), "messages": state.owed.messages.len(), "hashes": state.owed.hashes.len() },
-        })
-    });
     match arguments.reporting.output {
-        output::Report::Json => output::json(&serde_json::json!({ "connection": shown, "standing": standing }))?,
+        output::Report::Json => {
+            output::json(&serde_json::json!({ "connection": shown, "standing": standing, "history": history }))?
+        }
         output::Report::Table => {
             let mut lines = shown.lines();
-            match &checkpoint {
-                None => lines.push(vec!["read up to".to_owned(), "never run".to_owned()]),
-                Some(checkpoint) => {
-                    let owed = &checkpoint.state.owed;
-                    lines.push(vec!["read up to".to_owned(), time(checkpoint.state.watermark)]);
-                    lines.push(vec![
-                        "owed".to_owned(),
-                        format!(
-                            "{} blobs, {} messages, {} hashes",
-                            owed.blobs.len(),
-                            owed.messages.len(),
-                            owed.hashes.len()
-                        ),
-                    ]);
-                }
+            let mut line = |name: &str, value: String| lines.push(vec![name.to_owned(), value]);
+            line("status", standing.status.as_str().to_owned());
+            if let Some(finding) = &standing.finding {
+                line("finding", format!("{}: {}", finding.code, finding.message));
+                line("what to do", finding.hint.unwrap_or_default().to_owned());
             }
+            line("last run", standing.last_run.map_or_else(|| "never".to_owned(), time));
+            line("read up to", standing.read_up_to.map_or_else(|| "never run".to_owned(), time));
+            let Owed { blobs, messages, hashes } = standing.owed;
+            line("owed", format!("{blobs} blobs, {messages} messages, {hashes} hashes"));
             output::table(&[], lines)?;
+            output::line("\nHistory, the newest first")?;
+            output::table(
+                &["when", "who", "what", "status", "detail"],
+                history.iter().map(|change| {
+                    ["changed_at", "actor", "action", "status", "detail"]
+                        .map(|name| change.get(name).and_then(|value| value.as_str()).unwrap_or_default().to_owned())
+                        .into()
+                }),
+            )?;
         }
     }
     Ok(Exit::DONE)
-}
-
-async fn check(context: &Context, arguments: Named) -> Result<Exit> {
-    let lake = context.lake()?;
-    let connection = Registry::of(&lake).get(&arguments.name).await?;
-    let mut exit = Exit::DONE;
-    let mut checks: Vec<(&str, std::result::Result<String, Failure>)> = Vec::new();
-    let mut add = |name, result: Result<String>| {
-        if let Err(error) = &result {
-            exit = exit.worse(Exit::from(error));
-        }
-        checks.push((name, result.map_err(|error| Failure::from(&error))));
-    };
-    match connection.source(context.clock.clone()) {
-        Ok(source) => {
-            let sign_in = source.check_sign_in().await;
-            let is_signed_in = sign_in.is_ok();
-            add("sign-in", sign_in.map(|()| "tokens were issued".to_owned()));
-            // Without a token every other check would only repeat this failure.
-            if is_signed_in {
-                let feed = source.check_feed().await;
-                add(
-                    "audit feed",
-                    feed.map(|is_on| if is_on { "on" } else { "off; the first run starts it" }.to_owned()),
-                );
-                // The scope `all` asks nothing of the directory.
-                let scope = source.resolve_scope(&connection.scope).await;
-                add(
-                    "scope",
-                    scope.map(|scope| {
-                        let people =
-                            scope.people().map_or_else(|| "everybody".to_owned(), |people| format!("{people} people"));
-                        scope.findings.iter().fold(people, |text, finding| format!("{text}\n{finding}"))
-                    }),
-                );
-            }
-        }
-        Err(error) => add("endpoints", Err(error)),
-    }
-    match arguments.reporting.output {
-        output::Report::Json => {
-            let checks: Vec<_> = checks
-                .iter()
-                .map(|(name, result)| match result {
-                    Ok(text) => serde_json::json!({ "check": name, "ok": true, "finding": text }),
-                    Err(failure) => serde_json::json!({ "check": name, "ok": false, "error": failure }),
-                })
-                .collect();
-            output::json(&serde_json::json!({ "connection": connection.name, "checks": checks }))?;
-        }
-        output::Report::Table => output::table(
-            &["check", "finding"],
-            checks.iter().map(|(name, result)| {
-                let text = match result {
-                    Ok(text) => text.clone(),
-                    Err(failure) => {
-                        format!("{}: {}\n{}", failure.code, failure.message, failure.hint.unwrap_or_default())
-                    }
-                };
-                vec![(*name).to_owned(), text]
-            }),
-        )?,
-    }
-    Ok(exit)
 }
 
 async fn remove(context: &Context, arguments: Named) -> Result<Exit> {

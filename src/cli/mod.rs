@@ -4,10 +4,13 @@
 //!
 //! May use: everything.
 
+mod authorize;
 mod connection;
+mod doctor;
 mod exit;
 mod logs;
 mod maintain;
+mod orders;
 mod output;
 mod progress;
 mod run;
@@ -78,6 +81,8 @@ enum Command {
     Sql(sql::Arguments),
     /// The web console: sign-in, roles, the data connections
     Serve(Box<serve::Arguments>),
+    /// What is wrong, and what to do about it
+    Doctor(doctor::Arguments),
     /// A Microsoft 365 tenant on this machine, for the demo and for tests
     Simulate(Box<simulate::Arguments>),
 }
@@ -149,6 +154,7 @@ fn start(arguments: Arguments) -> Result<Exit> {
             Command::Search(arguments) => search::main(&context, *arguments).await,
             Command::Sql(arguments) => sql::main(&context, arguments).await,
             Command::Serve(arguments) => Box::pin(serve::main(&context, *arguments)).await,
+            Command::Doctor(arguments) => Box::pin(doctor::main(&context, arguments)).await,
             Command::Simulate(arguments) => simulate::main(&context, *arguments).await,
         }
     });

@@ -116,9 +116,19 @@ async fn job(context: &Context, job: JobFile, format: output::Report) -> Result<
 #[serde(untagged)]
 enum Ended {
     Ran(Box<Report>),
-    Failed { connection: String, outcome: Outcome, exit_code: u8, error: Failure },
+    Failed {
+        connection: String,
+        outcome: Outcome,
+        exit_code: u8,
+        error: Failure,
+    },
     /// An administrator paused or deauthorised it.
-    Skipped { connection: String, outcome: &'static str, exit_code: u8, status: Status },
+    Skipped {
+        connection: String,
+        outcome: &'static str,
+        exit_code: u8,
+        status: Status,
+    },
 }
 
 impl Ended {
@@ -180,7 +190,7 @@ pub(super) async fn one(context: &Context, lake: &Lake, connection: &Connection,
         tenant_id: connection.application.tenant_id,
         scope: connection.scope.clone(),
         since: connection.since,
-        authorized: connection.authorized.as_ref().map(|authorization| authorization.at),
+        authorized: connection.authorized_at(),
         owed_only,
         clock: context.clock.clone(),
         interrupt: context.interrupt.clone(),

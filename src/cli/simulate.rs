@@ -54,6 +54,12 @@ pub(super) struct Arguments {
     /// Certificate (PEM) that the application has registered for signed assertions
     #[arg(long, value_name = "FILE")]
     client_certificate: Option<PathBuf>,
+    /// Whether the tenant's administrator has consented to the application before the start
+    #[arg(long, value_enum, default_value_t = ConsentState::Given)]
+    consent: ConsentState,
+    /// How long consent that is given on the page takes until tokens carry its permissions
+    #[arg(long, value_name = "SPAN", default_value = "0s")]
+    consent_spreads: String,
     /// Ids and everything else that looks random follow from it
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -63,6 +69,14 @@ pub(super) struct Arguments {
 enum ShiftDates {
     /// The newest mail was sent just now.
     Now,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ConsentState {
+    /// Long ago.
+    Given,
+    /// Not yet: tokens carry no permission until somebody accepts on the consent page.
+    None,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -97,9 +111,12 @@ impl Arguments {
         if content.is_empty() {
             return Err(Error::new(Code::Usage, "there is nothing to simulate: give --corpus, --audit or --generate"));
         }
-        let content_over = times::span(&self.content_over).and_then(|span| span.to_std().ok()).ok_or_else(|| {
-            Error::new(Code::Usage, format!("`{}` is not a span of time, like `1h` or `7d`", self.content_over))
-        })?;
+        let span = |text: &str| {
+            times::span(text)
+                .and_then(|span| span.to_std().ok())
+                .ok_or_else(|| Error::new(Code::Usage, format!("`{text}` is not a span of time, like `1h` or `7d`")))
+        };
+        let (content_over, consent_spreads) = (span(&self.content_over)?, span(&self.consent_spreads)?);
         let read = |path: PathBuf| Faults::read(&path).or_error(Code::Configuration, "cannot use the faults file");
         Ok(Options {
             content,
@@ -116,6 +133,8 @@ impl Arguments {
             tls: self.tls,
             ca_file: self.ca_file,
             client_certificate: self.client_certificate,
+            is_consented: self.consent == ConsentState::Given,
+            consent_spreads,
             seed: self.seed,
         })
     }

@@ -1,10 +1,12 @@
 //! Who is monitored, and with what right: one authorised tenant, a display name and a scope.
 //!
 //! A [`Connection`] is what an administrator adds; `registry` keeps it in the lake, without any secret: only the place
-//! where the secret is kept. `scope_csv` reads the lists that people have.
+//! where the secret is kept. `scope_csv` reads the lists that people have, `consent` is how an administrator of the tenant
+//! lets us in.
 //!
 //! May use: `source`, `lake`, `event`, and the base.
 
+pub mod consent;
 mod registry;
 pub mod scope_csv;
 
@@ -14,8 +16,8 @@ use uuid::Uuid;
 pub use self::registry::{Order, Registry};
 use crate::clock::{Clock, Time};
 use crate::error::{Code, Error, Result};
-use crate::source::microsoft365::{Cloud, Credential, Microsoft365, Overrides, Settings};
 use crate::event::{Change, Status};
+use crate::source::microsoft365::{Cloud, Credential, Microsoft365, Overrides, Settings};
 use crate::source::{Application, Scope};
 
 /// Longest display name, characters: it has to fit into a table's column.
@@ -110,6 +112,16 @@ impl Service {
 }
 
 impl Connection {
+    /// When the tenant's administrator last consented through Waybill.
+    pub fn authorized_at(&self) -> Option<Time> {
+        self.authorized.as_ref().map(|authorization| authorization.at)
+    }
+
+    /// The root of the sign-in service's addresses.
+    pub fn login_root(&self) -> &str {
+        self.endpoints.login.as_deref().unwrap_or_else(|| self.cloud.login_root())
+    }
+
     /// Opens the mail service; nothing is asked of it yet.
     ///
     /// # Errors

@@ -106,6 +106,18 @@ impl Lake {
         commit::append_once(&self.at, &format!("changes/{subject}"), revision, changes).await
     }
 
+    /// Tries whether the storage lets Waybill write and delete, with an object of its own.
+    ///
+    /// # Errors
+    /// `lake-not-writable`, `lake-unavailable`.
+    pub async fn probe(&self) -> Result<()> {
+        let path = paths::probe(&self.at.root, Uuid::new_v4());
+        let doing = |what: &str| format!("cannot {what} `{path}` in the lake `{}`", self.url());
+        let put = self.at.store.put(&path, PutPayload::from_static(b"probe")).await;
+        put.map_err(|error| store_error(error, doing("write")))?;
+        self.at.store.delete(&path).await.map_err(|error| store_error(error, doing("delete")))
+    }
+
     /// Fails unless the lake is there.
     ///
     /// # Errors

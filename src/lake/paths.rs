@@ -26,6 +26,11 @@ pub(crate) fn tokens(root: &Path) -> Path {
     root.clone().join("serve").join("tokens.json")
 }
 
+/// An object that says whether writing works; gone at once.
+pub(crate) fn probe(root: &Path, id: Uuid) -> Path {
+    root.clone().join("checkpoints").join(format!("probe-{id}"))
+}
+
 /// The folder of a connection's checkpoints.
 pub(crate) fn checkpoints(root: &Path, connection: Uuid) -> Path {
     root.clone().join("checkpoints").join(connection.to_string())

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use chrono::NaiveDate;
 
 use super::fate::{Fate, Outcome, Retried, Tally, reason};
-use super::plan::Lost;
 use super::health::{self, Health};
+use super::plan::Lost;
 use super::report::{Failure, Report};
 use super::row::Stamp;
 use super::state::{OwedBlob, OwedHash, OwedMessage, State};
@@ -42,6 +42,8 @@ pub(super) struct Collector {
     found: u64,
     /// Why a window could not be listed, the last time.
     listing: Option<Failure>,
+    /// What this run found to be lost because the feed has forgotten it.
+    lost: Option<Failure>,
     /// When the tenant's administrator consented, if that is known.
     pub(super) authorized: Option<Time>,
     pub(super) report: Report,
@@ -76,6 +78,7 @@ impl Collector {
             denied: HashSet::new(),
             found: 0,
             listing: None,
+            lost: None,
             authorized: None,
             report,
         }
@@ -117,6 +120,8 @@ impl Collector {
 
     /// Records an interval that cannot be read any more.
     pub(super) fn lost(&mut self, lost: Lost) {
+        let what = format!("the audit content of {} is lost: the feed keeps 7 days", lost.window);
+        self.lost = Some(Failure::from(&Error::new(Code::GapTooOld, what)));
         self.gap(GapKind::FeedMemory, Some(lost.window), None, None, lost.reason);
     }
 
@@ -216,7 +221,9 @@ impl Collector {
         }
         self.report.finish(now, &self.state);
         self.state.begun.get_or_insert(self.stamp.started_at);
-        let health = Health::after(&self.report, &self.state, self.listing.as_ref(), now);
+        self.state.last_run = Some(now);
+        let found = self.lost.as_ref().or(self.listing.as_ref().filter(|_| self.report.windows == 0));
+        let health = Health::after(&self.report, &self.state, found, now);
         self.outbox.changes.extend(health.change(self.state.health.as_ref(), &self.stamp));
         self.state.health = Some(health);
         // The run's row is part of its last commit, so it must say what that commit is about to do.

@@ -28,14 +28,15 @@ pub struct Health {
 }
 
 impl Health {
-    /// What the run that is about to finish says of the connection; the time stays when nothing changed.
-    pub(super) fn after(report: &Report, state: &State, listing: Option<&Failure>, now: Time) -> Self {
+    /// What the run that is about to finish says of the connection; the time stays when nothing changed. `found` is what
+    /// a person must know although the run went on.
+    pub(super) fn after(report: &Report, state: &State, found: Option<&Failure>, now: Time) -> Self {
         let before = state.health.as_ref();
         let (status, reason) = match (&report.error, report.outcome) {
             // A signal says nothing about the tenant.
             (_, Outcome::Interrupted) if before.is_some() => return before.expect("checked by the guard").clone(),
             (Some(error), _) => (Status::Error, Some(error.clone())),
-            (None, _) => match listing.filter(|_| report.windows == 0) {
+            (None, _) => match found {
                 Some(failure) => (Status::Error, Some(failure.clone())),
                 None => content(state, now),
             },
@@ -74,7 +75,11 @@ fn content(state: &State, now: Time) -> (Status, Option<Failure>) {
     match state.newest_content {
         Some(newest) if now - newest.max(begun) > limits::CONTENT_SILENT => {
             let hours = (now - newest).num_hours();
-            found(Status::Error, Code::ContentSilent, format!("the feed has brought no audit content for {hours} hours"))
+            found(
+                Status::Error,
+                Code::ContentSilent,
+                format!("the feed has brought no audit content for {hours} hours"),
+            )
         }
         Some(_) => (Status::Monitoring, None),
         None if now - begun > limits::CONTENT_AWAITED => {
@@ -90,7 +95,7 @@ fn content(state: &State, now: Time) -> (Status, Option<Failure>) {
 }
 
 /// A permission that is missing shortly after consent was given has not spread yet.
-pub(super) fn pending(error: Error, authorized: Option<Time>, now: Time) -> Error {
+pub fn pending(error: Error, authorized: Option<Time>, now: Time) -> Error {
     let is_about_consent =
         matches!(error.code(), Code::ConsentMissing | Code::PermissionMissing | Code::MailboxesDenied);
     match authorized {

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-pub use self::health::Health;
+pub use self::health::{Health, pending};
 pub use self::report::{Failure, OwedCounts, Report};
 pub use self::state::State;
 use crate::clock::{Clock, Time};

@@ -36,6 +36,9 @@ pub struct State {
     /// When the first run began.
     #[serde(default)]
     pub begun: Option<Time>,
+    /// When the last run finished.
+    #[serde(default)]
+    pub last_run: Option<Time>,
     /// How the last run left the connection; nothing before the first.
     #[serde(default)]
     pub health: Option<Health>,
@@ -127,6 +130,7 @@ impl State {
             newest_content: None,
             has_read_mail: false,
             begun: None,
+            last_run: None,
             health: None,
             scope_id: None,
         }

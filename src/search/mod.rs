@@ -19,11 +19,12 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::logical_expr::lit;
 use datafusion::prelude::{SessionConfig, SessionContext, col};
 use futures::TryStreamExt as _;
 
 pub use self::filter::Filter;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, ResultExt};
 use crate::event::schema::TableName;
 use crate::lake::Lake;
 use crate::limits;
@@ -115,6 +116,39 @@ impl Search {
             Ok(frame)
         };
         Self::stream(build.await.map_err(|error| query_error(error, Code::QueryInvalid))?).await
+    }
+
+    /// The newest rows of a table of which each named column has its value, as JSON objects; for pages and reports that
+    /// show a bounded number. `newest_by` is a column of times.
+    ///
+    /// # Errors
+    /// `query-invalid` when a column is unknown; otherwise like [`Answer::next`].
+    pub async fn rows(
+        &self,
+        table: TableName,
+        equal: &[(&str, &str)],
+        newest_by: &str,
+        limit: usize,
+    ) -> Result<Vec<serde_json::Map<String, serde_json::Value>>> {
+        let build = async {
+            let mut frame = self.context.table(table.as_str()).await?;
+            for (column, value) in equal {
+                frame = frame.filter(col(*column).eq(lit(*value)))?;
+            }
+            frame.sort(vec![col(newest_by).sort(false, false)])?.limit(0, Some(limit))
+        };
+        let frame = build.await.map_err(|error| query_error(error, Code::QueryInvalid))?;
+        let batches = Self::stream(frame).await?.collect().await?;
+        let mut writer = arrow::json::ArrayWriter::new(Vec::new());
+        for batch in &batches {
+            writer.write(batch).or_error(Code::Internal, "cannot write rows as JSON")?;
+        }
+        writer.finish().or_error(Code::Internal, "cannot write rows as JSON")?;
+        let text = writer.into_inner();
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        serde_json::from_slice(&text).or_error(Code::Internal, "cannot read rows as JSON")
     }
 
     async fn stream(frame: DataFrame) -> Result<Answer> {

@@ -43,7 +43,41 @@ pub(crate) enum Audience {
 pub(crate) struct Token {
     audience: Audience,
     expires: DateTime<Utc>,
-    pub(crate) has_roles: bool,
+    roles: Vec<String>,
+}
+
+impl Token {
+    /// Whether it carries an application permission.
+    pub(crate) fn has(&self, role: &str) -> bool {
+        self.roles.iter().any(|held| held == role)
+    }
+
+    /// Whether it carries none at all.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.roles.is_empty()
+    }
+}
+
+/// Whether the tenant's administrator consented to the application, and when.
+#[derive(Debug)]
+pub(crate) struct Consent {
+    given: Mutex<Option<DateTime<Utc>>>,
+    spreads: Duration,
+}
+
+impl Consent {
+    pub(crate) fn new(is_given: bool, spreads: Duration) -> Self {
+        Self { given: Mutex::new(is_given.then_some(DateTime::UNIX_EPOCH)), spreads }
+    }
+
+    fn give(&self, now: DateTime<Utc>) {
+        *self.given.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    /// Consent takes its time until tokens carry what it grants.
+    fn is_in_force(&self, now: DateTime<Utc>) -> bool {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|given| given + self.spreads <= now)
+    }
 }
 
 /// Why a token is not accepted.
@@ -264,16 +298,16 @@ fn issue(
         }
         (None, None) => return Err(error(request, 7_000_218)),
     };
-    let has_roles = !request.actions.contains(&Action::NoRoles);
+    let roles = roles(simulator, request, audience.0);
     let life = request.actions.iter().find_map(|action| match action {
         Action::ExpiresIn(seconds) => Some(*seconds),
         _ => None,
     });
     let life = life.unwrap_or(LIFE_SECONDS);
     let expires = request.now + Duration::seconds(life as i64);
-    let claims = claims(simulator, request, audience, has_roles, by_certificate, expires);
+    let claims = claims(simulator, request, audience, &roles, by_certificate, expires);
     let text = simulator.signer.sign(&claims).ok_or_else(|| error(request, 90033))?;
-    simulator.tokens.add(text.clone(), Token { audience: audience.0, expires, has_roles }, request.now);
+    simulator.tokens.add(text.clone(), Token { audience: audience.0, expires, roles }, request.now);
     Ok(Reply::json(
         200,
         &if is_first_version {
@@ -291,7 +325,7 @@ fn claims(
     simulator: &Simulator,
     request: &Request,
     audience: (Audience, &str),
-    has_roles: bool,
+    roles: &[String],
     by_certificate: bool,
     expires: DateTime<Utc>,
 ) -> Value {
@@ -303,14 +337,32 @@ fn claims(
         "appid": tenant.client_id, "appidacr": if by_certificate { "2" } else { "1" }, "idp": issuer, "oid": principal, "sub": principal,
         "tid": tenant.id, "uti": Uuid::new_v4().simple().to_string(), "ver": "1.0",
     });
-    if has_roles {
-        claims["roles"] = match audience.0 {
-            Audience::Feed => json!(["ActivityFeed.Read"]),
-            Audience::Graph => json!(["Mail.Read", "User.Read.All", "GroupMember.Read.All"]),
-            Audience::Both => json!(["ActivityFeed.Read", "Mail.Read", "User.Read.All", "GroupMember.Read.All"]),
-        };
+    // Without a permission the claim is absent, and the token comes all the same.
+    if !roles.is_empty() {
+        claims["roles"] = json!(roles);
     }
     claims
+}
+
+/// The application permissions of a new token: what is registered, once consent is in force, unless a fault says else.
+fn roles(simulator: &Simulator, request: &Request, audience: Audience) -> Vec<String> {
+    const FEED: [&str; 1] = ["ActivityFeed.Read"];
+    const GRAPH: [&str; 3] = ["Mail.Read", "User.Read.All", "GroupMember.Read.All"];
+    if request.actions.contains(&Action::NoRoles) || !simulator.consent.is_in_force(request.now) {
+        return Vec::new();
+    }
+    let given = request.actions.iter().find_map(|action| match action {
+        Action::Roles(roles) => Some(roles),
+        _ => None,
+    });
+    let registered = FEED.iter().chain(&GRAPH).map(|role| (*role).to_owned()).collect();
+    let mut roles = given.cloned().unwrap_or(registered);
+    match audience {
+        Audience::Feed => roles.retain(|role| role.starts_with("ActivityFeed.")),
+        Audience::Graph => roles.retain(|role| !role.starts_with("ActivityFeed.")),
+        Audience::Both => {}
+    }
+    roles
 }
 
 /// HTTP Basic carries the id and the secret, each form-encoded (RFC 6749, 2.3.1).
@@ -555,10 +607,15 @@ pub(crate) fn admin_consent(simulator: &Simulator, request: &Request, tenant: &s
         )
     };
     match request.query("simulate") {
-        Some("accept") => return Reply::new(302, "", "").custom("location", &accepted),
+        Some("accept") => {
+            simulator.consent.give(request.now);
+            return Reply::new(302, "", "").custom("location", &accepted);
+        }
         Some("cancel") => return Reply::new(302, "", "").custom("location", &cancelled),
         _ => {}
     }
+    let query: String =
+        request.query.iter().map(|(key, value)| format!("{}={}&", encode(key), encode(value))).collect();
     let escape =
         |text: &str| text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;");
     Reply::new(
@@ -570,8 +627,8 @@ pub(crate) fn admin_consent(simulator: &Simulator, request: &Request, tenant: &s
          <p><a id=\"accept\" href=\"{}\">Accept</a> <a id=\"cancel\" href=\"{}\">Cancel</a></p>\n</body></html>\n",
             escape(client_id),
             escape(request.query("scope").unwrap_or("all that are registered")),
-            escape(&accepted),
-            escape(&cancelled),
+            escape(&format!("?{query}simulate=accept")),
+            escape(&format!("?{query}simulate=cancel")),
         ),
     )
 }

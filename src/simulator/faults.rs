@@ -39,7 +39,7 @@
 //! | `bom`, `{"content_type": "text/html"}` | the body begins with a byte order mark; the type is another |
 //! | `{"slow_body": {"bytes": 1024, "ms": 50}}` | the body comes in pieces of so many bytes, one each so many milliseconds |
 //! | `expire_token` | the token of this request is void: 401 until a new one is asked for |
-//! | `no_roles`, `{"expires_in": 60}` | at `token`: a token without roles, or with this life in seconds |
+//! | `no_roles`, `{"roles": ["Mail.Read"]}`, `{"expires_in": 60}` | at `token`: a token without roles, with these only, or with this life in seconds |
 //! | `expire_blob`, `missing_blob` | at `blob`: AF20051, AF20050 |
 //! | `malformed_record`, `record_without_id`, `duplicates`, `shuffle`, `{"big_record": 1000000}` | what a blob contains |
 //! | `empty_page`, `partial_long_window` | at `list`: nothing but a next page; more than 24 hours answered in part |
@@ -178,6 +178,7 @@ pub(crate) enum Action {
     },
     ExpireToken,
     NoRoles,
+    Roles(Vec<String>),
     ExpiresIn(u64),
     ExpireBlob,
     MissingBlob,
@@ -251,7 +252,7 @@ impl Action {
     /// Where an action applies if its rule does not tell.
     fn applies_to(&self, kind: Kind) -> bool {
         match self {
-            Self::NoRoles | Self::ExpiresIn(_) => kind == Kind::Token,
+            Self::NoRoles | Self::Roles(_) | Self::ExpiresIn(_) => kind == Kind::Token,
             Self::Start429 | Self::AuditingDisabled => kind == Kind::Start,
             Self::Af429 => kind.is_feed() && kind != Kind::Start,
             Self::EmptyPage | Self::PartialLongWindow => kind == Kind::List,

@@ -88,6 +88,10 @@ pub struct Options {
     pub ca_file: Option<PathBuf>,
     /// A certificate (PEM) that the application has registered for signed assertions.
     pub client_certificate: Option<PathBuf>,
+    /// Whether the tenant's administrator has consented to the application before the start.
+    pub is_consented: bool,
+    /// How long consent that is given on the page takes until tokens carry its permissions.
+    pub consent_spreads: Duration,
     /// The ids of the tenant follow from it, and everything else that looks random.
     pub seed: u64,
 }
@@ -106,6 +110,8 @@ impl Default for Options {
             tls: false,
             ca_file: None,
             client_certificate: None,
+            is_consented: true,
+            consent_spreads: Duration::ZERO,
             seed: 1,
         }
     }
@@ -310,6 +316,7 @@ pub(crate) struct Simulator {
     pub(crate) tokens: entra::Tokens,
     pub(crate) signer: entra::Signer,
     pub(crate) certificate: Option<entra::Certificate>,
+    pub(crate) consent: entra::Consent,
     pub(crate) counters: Arc<Counters>,
     pub(crate) page_blobs: usize,
     rules: SharedRules,
@@ -362,6 +369,10 @@ impl Simulator {
             tokens: entra::Tokens::default(),
             signer: entra::Signer::new()?,
             certificate,
+            consent: entra::Consent::new(
+                options.is_consented,
+                chrono::Duration::from_std(options.consent_spreads).unwrap_or_default(),
+            ),
             counters: Arc::default(),
             page_blobs: options.page_blobs.max(1),
             rules: SharedRules::new(Arc::new(Rules::new(options.seed, &Faults::default()))),

@@ -505,8 +505,8 @@ async fn a_refused_sign_in_says_what_to_mend() {
         ("700016", Code::ApplicationMissing),
         ("7000112", Code::ApplicationMissing),
         ("90002", Code::TenantUnknown),
-        ("500011", Code::PermissionMissing),
-        ("65001", Code::PermissionMissing),
+        ("500011", Code::ConsentMissing),
+        ("65001", Code::ConsentMissing),
         ("53003", Code::PermissionMissing),
         ("700027", Code::SecretRefused),
     ];

@@ -34,9 +34,10 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("connection", &["source", "lake", "event"]),
         ("search", &["event", "lake"]),
         ("run", &["source", "digest", "event", "lake"]),
+        ("doctor", &["connection", "run", "search", "lake", "source", "event"]),
         ("job", &[]),
-        ("serve", &["connection", "lake", "run", "search", "source", "event", "job"]),
-        ("cli", &["connection", "job", "lake", "run", "search", "simulator", "source", "event", "serve"]),
+        ("serve", &["doctor", "connection", "run", "search", "lake", "source", "event", "job"]),
+        ("cli", &["connection", "doctor", "job", "lake", "run", "search", "serve", "simulator", "source", "event"]),
     ]);
     map
 }

@@ -114,7 +114,9 @@ fn refusal(simulator: &Simulator, request: &Request, tenant: &str) -> Option<Rep
         );
         return Some(named(request, "AF20010", Some(&message), None));
     }
-    (!token.has_roles).then(|| named(request, "AF10001", None, None))
+    let held = if token.is_bare() { "" } else { "ActivityFeed.ReadDlp" };
+    let message = format!("The permission set ({held}) sent in the request does not include the expected permission.");
+    (!token.has("ActivityFeed.Read")).then(|| named(request, "AF10001", Some(&message), None))
 }
 
 /// The place of the asked content type, or the error that it is missing or unknown.

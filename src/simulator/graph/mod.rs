@@ -116,7 +116,14 @@ fn refusal(simulator: &Simulator, request: &Request, kind: Kind) -> Option<Reply
         Err(TokenFault::Expired) => return unauthorized("Lifetime validation failed, the token is expired."),
         Err(TokenFault::Audience) => return unauthorized("Access token validation failure. Invalid audience."),
     };
-    if token.has_roles || kind == Kind::Batch {
+    // <https://learn.microsoft.com/graph/permissions-reference>: the least of the permissions that work.
+    let needed = match kind {
+        Kind::Batch => return None,
+        Kind::Groups | Kind::Group | Kind::Members => "GroupMember.Read.All",
+        kind if kind.is_directory() => "User.Read.All",
+        _ => "Mail.Read",
+    };
+    if token.has(needed) {
         return None;
     }
     Some(if kind.is_directory() {

@@ -13,6 +13,7 @@ mod directory;
 mod feed;
 mod graph;
 mod message;
+mod permissions;
 mod record;
 mod throttle;
 mod token;
@@ -23,16 +24,20 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use chrono::SubsecRound as _;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
 pub use self::credential::Credential;
+pub use self::message::SentMessage;
+pub use self::permissions::{Granted, Permission, needed};
 use self::throttle::{Limiter, Mailboxes, Pause};
 use self::token::{TokenSettings, Tokens};
-use crate::clock::Clock;
+use crate::clock::{Clock, Time};
 use crate::error::{Code, Error, Result};
 use crate::http::{Http, Url, ensure_private};
+use crate::limits;
 use crate::source::{
     Application, AttachmentBody, AttachmentRef, ContentBlob, Feed, Message, RecordChunk, ResolvedScope, Scope,
     SendRecord, Source, Usage, Window,
@@ -87,6 +92,11 @@ impl Cloud {
             Self::DoD => "dod",
             Self::China21Vianet => "china_21vianet",
         }
+    }
+
+    /// The root of sign-in.
+    pub fn login_root(self) -> &'static str {
+        self.roots().0
     }
 
     /// Roots of sign-in, Graph and feed: <https://learn.microsoft.com/graph/deployments> and the feed's reference.
@@ -310,6 +320,14 @@ impl Microsoft365 {
         Ok(())
     }
 
+    /// Which permissions fresh tokens carry, against those that a scope needs. For diagnosis: see [`Granted`].
+    ///
+    /// # Errors
+    /// Like [`Microsoft365::check_sign_in`].
+    pub async fn permissions(&self, scope: &Scope) -> Result<Granted> {
+        self.tenant.granted(scope).await
+    }
+
     /// Asks the feed for its subscriptions without starting one. Gives whether the one that Waybill needs is on.
     ///
     /// # Errors
@@ -324,6 +342,25 @@ impl Microsoft365 {
     /// `mailbox-denied`, `mailbox-missing`, or the service's failure.
     pub async fn check_mailbox(&self, mailbox: &str) -> Result<()> {
         self.tenant.sent_items(mailbox).await.map(|_| ())
+    }
+
+    /// Messages with attachments in a mailbox's Sent Items, sent in `[from, to)`, the newest first, at most 25.
+    ///
+    /// # Errors
+    /// `mailbox-denied`, `mailbox-missing`, or the service's failure.
+    pub async fn sent_messages(&self, mailbox: &str, from: Time, to: Time) -> Result<Vec<SentMessage>> {
+        self.tenant.sent_messages(mailbox, from, to).await
+    }
+
+    /// The newest blobs of the last 24 hours: whether the feed brings anything. Asks for listings, and no content.
+    ///
+    /// # Errors
+    /// Like [`Source::list`].
+    pub async fn newest_content(&self) -> Result<Option<Time>> {
+        // Boundaries are whole seconds, and wider ones than 24 hours are refused.
+        let now = self.tenant.clock.now().trunc_subsecs(0);
+        let Some(window) = Window::new(now - limits::WINDOW_MAX, now) else { return Ok(None) };
+        Ok(self.tenant.list(window).await?.iter().map(|blob| blob.created).max())
     }
 
     /// Asks for one user of the directory.

@@ -267,6 +267,10 @@ impl Tenant {
             _ if refusal.mentions("DataServiceException") && refusal.mentions("does not exist") => {
                 Error::new(Code::AuditingDisabled, format!("the tenant records no audit log: {last}"))
             }
+            // A token without any permission leaves the parentheses empty (O365-InvestigationTooling#34).
+            "AF10001" if refusal.mentions("permission set ()") => {
+                Error::new(Code::ConsentMissing, format!("the application's token carries no permission: {last}"))
+            }
             "AF10001" => {
                 Error::new(Code::PermissionMissing, format!("the feed finds no permission in the token: {last}"))
             }

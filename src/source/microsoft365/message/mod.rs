@@ -83,6 +83,17 @@ struct FoundAttachment {
     source_url: Option<String>,
 }
 
+/// A message of Sent Items, as far as a comparison with the lake needs it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SentMessage {
+    /// The `Message-ID` with its angle brackets.
+    pub internet_message_id: Option<String>,
+    /// When it was sent.
+    #[serde(rename = "sentDateTime")]
+    pub sent: Option<Time>,
+}
+
 #[derive(Deserialize)]
 struct Folder {
     id: String,
@@ -206,6 +217,26 @@ impl Tenant {
             sent,
             attachments: attachments.into_iter().map(FoundAttachment::into_attachment).collect(),
         })
+    }
+
+    /// Messages with attachments that a mailbox's Sent Items hold of a time, the newest first, at most one page; without
+    /// attachments and bodies.
+    pub(super) async fn sent_messages(&self, mailbox: &str, from: Time, to: Time) -> Result<Vec<SentMessage>> {
+        let second = |time: Time| time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+        let filter =
+            format!("sentDateTime ge {} and sentDateTime lt {} and hasAttachments eq true", second(from), second(to));
+        let page_size = limits::MESSAGES_PER_PAGE.to_string();
+        // Graph wants what it sorts by at the start of the filter (message resource, "InefficientFilter").
+        let query = [
+            ("$filter", filter.as_str()),
+            ("$orderby", "sentDateTime desc"),
+            ("$select", "internetMessageId,sentDateTime"),
+            ("$top", page_size.as_str()),
+        ];
+        let url = self.graph_url(&["users", mailbox, "mailFolders", "sentitems", "messages"], &query)?;
+        let request = with_immutable_ids(Request::get("sent_messages", url));
+        let page: Page<SentMessage> = self.http.json(&request, &self.graph_mail(Asked::Mailbox, mailbox)).await?;
+        Ok(page.value)
     }
 
     /// The id of a mailbox's Sent Items folder, asked for once however many sends wait for it. `None`: it has none.

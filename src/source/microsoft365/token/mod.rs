@@ -164,6 +164,18 @@ impl Tokens {
         }
     }
 
+    /// The permissions that a new token names; nothing when it does not tell. The token is used from here on.
+    ///
+    /// # Errors
+    /// Like [`Tokens::get`].
+    pub(super) async fn roles(&self) -> Result<Option<Vec<String>>> {
+        let asked = Instant::now();
+        let fresh = self.ask().await?;
+        let roles = super::permissions::roles(fresh.token.expose());
+        self.keep(fresh, asked)?;
+        Ok(roles)
+    }
+
     /// Says that the service accepts a token.
     pub(super) fn accept(&self, generation: u64) {
         self.worked.fetch_max(generation, Ordering::Relaxed);
@@ -380,7 +392,7 @@ fn aadsts(description: &str) -> Option<u32> {
 fn refused(error: &str, description: &str) -> Error {
     let (code, what) = match aadsts(description) {
         Some(7_000_222) => (Code::SecretExpired, "the client secret has expired"),
-        Some(700_027) if description.contains("expired") => (Code::SecretExpired, "the certificate has expired"),
+        Some(700_027) if description.contains("expired") => (Code::CertificateExpired, "the certificate has expired"),
         Some(7_000_215) => (Code::SecretRefused, "Microsoft Entra does not accept the client secret"),
         Some(7_000_218) => {
             (Code::SecretRefused, "Microsoft Entra found neither a secret nor an assertion in the request")
@@ -397,14 +409,14 @@ fn refused(error: &str, description: &str) -> Error {
         Some(90_002 | 900_023 | 90_038 | 900_382 | 900_432) => {
             (Code::TenantUnknown, "the tenant does not exist in this cloud")
         }
-        Some(500_011) => (Code::PermissionMissing, "the tenant does not know the service for which a token was asked"),
-        Some(65_001 | 65_004 | 650_051 | 90_094) => (Code::PermissionMissing, "nobody consented to the application"),
+        Some(500_011) => (Code::ConsentMissing, "the tenant does not know the service for which a token was asked"),
+        Some(65_001 | 65_004 | 650_051 | 90_094) => (Code::ConsentMissing, "nobody consented to the application"),
         Some(53_003) => (Code::PermissionMissing, "a Conditional Access policy blocks the application"),
         _ => match error {
             "invalid_client" => (Code::SecretRefused, "Microsoft Entra does not accept the credential"),
             "unauthorized_client" => (Code::ApplicationMissing, "Microsoft Entra does not accept the application"),
             "consent_required" | "interaction_required" => {
-                (Code::PermissionMissing, "nobody consented to the application")
+                (Code::ConsentMissing, "nobody consented to the application")
             }
             _ => (Code::ServiceProtocol, "Microsoft Entra refused the token request"),
         },

@@ -25,8 +25,8 @@ fn every_known_refusal_has_its_code() {
         ("invalid_request", 90_002, Code::TenantUnknown),
         ("invalid_request", 900_023, Code::TenantUnknown),
         ("invalid_request", 90_038, Code::TenantUnknown),
-        ("invalid_resource", 500_011, Code::PermissionMissing),
-        ("invalid_grant", 65_001, Code::PermissionMissing),
+        ("invalid_resource", 500_011, Code::ConsentMissing),
+        ("invalid_grant", 65_001, Code::ConsentMissing),
         ("access_denied", 53_003, Code::PermissionMissing),
         ("invalid_scope", 70_011, Code::ServiceProtocol),
         ("invalid_request", 900_144, Code::ServiceProtocol),
@@ -37,7 +37,7 @@ fn every_known_refusal_has_its_code() {
         assert_eq!(refused(error, &format!("AADSTS{number}: Text.")).code(), code, "{number}");
     }
     assert_eq!(refused("invalid_client", "").code(), Code::SecretRefused);
-    assert_eq!(refused("invalid_client", "AADSTS700027: The key was expired.").code(), Code::SecretExpired);
+    assert_eq!(refused("invalid_client", "AADSTS700027: The key was expired.").code(), Code::CertificateExpired);
 }
 
 #[test]
