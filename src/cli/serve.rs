@@ -115,7 +115,7 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
 
 async fn serve(context: &Context, arguments: Serve) -> Result<Exit> {
     let address = arguments.http.clone().ok_or_else(|| Error::new(Code::Usage, "give `--http HOST:PORT`"))?;
-    let running = start(context.lake()?, context.clock.clone(), &address, arguments.config()?).await?;
+    let running = start(context.lake()?, context.clock.clone(), &address, arguments.config()?, &context.who()).await?;
     output::json(&json!({"http": running.url()}))?;
     output::flush()?;
     context.interrupt.cancelled().await;

@@ -79,19 +79,20 @@ impl Running {
     }
 }
 
-/// Starts to serve a lake at `address`; it answers as soon as this returns.
+/// Starts to serve a lake at `address`; it answers as soon as this returns. `operator` is who changes things when nobody
+/// has to sign in.
 ///
 /// # Errors
 /// `configuration` when the address cannot be listened on, the certificate cannot be used, or the lake would be open to
 /// a network without sign-in or encryption.
-pub async fn start(lake: Lake, clock: Clock, address: &str, config: Config) -> Result<Running> {
+pub async fn start(lake: Lake, clock: Clock, address: &str, config: Config, operator: &str) -> Result<Running> {
     let doing = || format!("cannot listen on `{address}`");
     let resolved: Vec<SocketAddr> =
         tokio::net::lookup_host(address).await.or_error(Code::Configuration, doing())?.collect();
     let first = *resolved.first().ok_or_else(|| Error::new(Code::Configuration, doing()))?;
     let site = Site::new(first, &config)?;
     let has_tokens = !Tokens::of(&lake).list().await?.is_empty();
-    let auth = Auth::new(&site, &config, has_tokens, Http::new()?, clock.clone())?;
+    let auth = Auth::new(&site, &config, has_tokens, operator, Http::new()?, clock.clone())?;
     let acceptor = config.tls.as_ref().map(listen::acceptor).transpose()?;
     let listener = TcpListener::bind(first).await.or_error(Code::Configuration, doing())?;
     let bound = listener.local_addr().or_error(Code::Configuration, doing())?;

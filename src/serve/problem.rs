@@ -64,7 +64,7 @@ fn status(code: Code) -> StatusCode {
         Code::RunInProgress | Code::ConnectionConflict | Code::ConnectionDeauthorized => StatusCode::CONFLICT,
         Code::Usage | Code::RequestRefused | Code::QueryInvalid => StatusCode::BAD_REQUEST,
         Code::QueryRefused => StatusCode::FORBIDDEN,
-        // What the tenant, its directory or its mailboxes say no to: nothing is wrong with the request or with us.
+        // What the tenant, its directory or its mailboxes say no to: nothing is wrong with the request or with the server.
         Code::SecretRefused
         | Code::SecretExpired
         | Code::CertificateExpired
@@ -79,6 +79,7 @@ fn status(code: Code) -> StatusCode {
         | Code::SubscriptionDisabled
         | Code::ContentAwaited
         | Code::ContentSilent
+        | Code::RunOverdue
         | Code::SendNotAudited
         | Code::ServiceUnavailable
         | Code::ServiceProtocol

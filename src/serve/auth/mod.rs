@@ -161,7 +161,14 @@ impl Auth {
     ///
     /// # Errors
     /// `configuration` when that would be everybody on a network, or the provider cannot be used.
-    pub(super) fn new(site: &Site, config: &Config, has_tokens: bool, http: Http, clock: Clock) -> Result<Self> {
+    pub(super) fn new(
+        site: &Site,
+        config: &Config,
+        has_tokens: bool,
+        operator: &str,
+        http: Http,
+        clock: Clock,
+    ) -> Result<Self> {
         let provider = match &config.sign_in {
             Some(sign_in) => Some(Provider::new(sign_in, config.roles.clone(), http, clock.clone())?),
             None => None,
@@ -181,7 +188,12 @@ impl Auth {
             }
         }
         let local = match site.is_local() && provider.is_none() {
-            true => Some(Viewer { who: local_name(), role: Role::Admin, via: Via::Local, form_token: random_text()? }),
+            true => Some(Viewer {
+                who: operator.to_owned(),
+                role: Role::Admin,
+                via: Via::Local,
+                form_token: random_text()?,
+            }),
             false => None,
         };
         // The prefix makes browsers refuse the cookie from anybody but this very host over https:
@@ -207,11 +219,6 @@ impl Auth {
         HeaderValue::from_str(&format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax{secure}{end}"))
             .map_err(|_| Error::new(Code::Internal, "a cookie cannot be written"))
     }
-}
-
-fn local_name() -> String {
-    let name = ["USER", "LOGNAME", "USERNAME"].iter().find_map(|name| std::env::var(name).ok());
-    format!("local:{}", name.as_deref().unwrap_or("unknown"))
 }
 
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
