@@ -129,6 +129,8 @@ codes! {
     NotSignedIn = "not-signed-in", exit 12, retry false;
     /// Whoever is signed in may not do this.
     NotAllowed = "not-allowed", exit 12, retry false;
+    /// The request is not one that the server takes: from another site, too large, for no page.
+    RequestRefused = "request-refused", exit 2, retry false;
     /// A signal stopped the command; nothing is lost.
     Interrupted = "interrupted", exit 130, retry true;
     /// A file or stream of this machine cannot be read or written.

@@ -9,7 +9,7 @@
 //!
 //! ```text
 //!   7  cli             everything
-//!   6  serve           doctor, connection, run, search, lake, source, event
+//!   6  serve           doctor, connection, run, search, lake, source, event, job
 //!   5  doctor          connection, run, search, lake, source, event            job     the base
 //!   4  run             source, digest, event, lake
 //!   3  connection      source, lake, event         search       lake, event
@@ -42,6 +42,8 @@ pub mod run;
 pub mod doctor;
 
 pub mod job;
+
+pub mod serve;
 
 pub mod cli;
 pub mod simulator;

@@ -177,3 +177,55 @@ pub const CONTENT_AWAITED: chrono::Duration = chrono::Duration::hours(12);
 
 /// Age of the newest audit content from which silence is suspicious: a weekend in a small office is no fault.
 pub const CONTENT_SILENT: chrono::Duration = chrono::Duration::hours(48);
+
+/// Connections to the server at once. A browser takes about six; each costs some 50 KB.
+pub const SERVE_CONNECTIONS: usize = 512;
+
+/// Time for TLS and for a request's headers to arrive, and for a connection without a request: whoever sends a byte a
+/// minute holds a place for nothing.
+pub const SERVE_HEADER_TIME: Duration = Duration::from_secs(15);
+
+/// Bytes of a request's headers; cookies and addresses need a few thousand.
+pub const SERVE_HEADER_BYTES: usize = 64 * 1024;
+
+/// Time for one request, its upload included.
+pub const SERVE_REQUEST_TIME: Duration = Duration::from_secs(120);
+
+/// Time for the requests under way to end when the server is stopped.
+pub const SERVE_STOP_TIME: Duration = Duration::from_secs(10);
+
+/// Bytes of a request's body: a form has a few hundred.
+pub const SERVE_BODY_BYTES: usize = 1024 * 1024;
+
+/// Bytes of an upload: a list of a million people.
+pub const SERVE_UPLOAD_BYTES: usize = 64 * 1024 * 1024;
+
+/// Fields of a form.
+pub const SERVE_FORM_FIELDS: usize = 100;
+
+/// People who are signed in at once; those who were idle longest are signed out. Under 1 KB each.
+pub const SESSIONS: usize = 10_000;
+
+/// Time without a request after which a session ends.
+pub const SESSION_IDLE: chrono::Duration = chrono::Duration::hours(1);
+
+/// Time after which a session ends however busy it is, so that a role that was taken away is gone within a day's work.
+pub const SESSION_LIFE: chrono::Duration = chrono::Duration::hours(12);
+
+/// Sign-ins that were begun and not finished; the oldest are forgotten. Under 1 KB each.
+pub const SIGN_INS: usize = 10_000;
+
+/// Time to sign in at the provider, a second factor included.
+pub const SIGN_IN_LIFE: chrono::Duration = chrono::Duration::minutes(10);
+
+/// Times that a request to the sign-in provider is sent: a person waits for it.
+pub const SIGN_IN_ATTEMPTS: u32 = 3;
+
+/// Age from which the provider's keys are fetched anew: providers change them every few weeks, and announce it.
+pub const PROVIDER_KEYS_LIFE: chrono::Duration = chrono::Duration::hours(24);
+
+/// Pause between two fetches of the provider's keys because a token names an unknown one.
+pub const PROVIDER_KEYS_PAUSE: chrono::Duration = chrono::Duration::minutes(5);
+
+/// Longest life of an API token: what nobody renews is nobody's.
+pub const TOKEN_LIFE_MAX: chrono::Duration = chrono::Duration::days(400);

@@ -16,6 +16,7 @@ mod progress;
 mod run;
 mod scope;
 mod search;
+mod serve;
 mod simulate;
 mod sql;
 mod times;
@@ -79,6 +80,8 @@ enum Command {
     Search(Box<search::Arguments>),
     /// Ask in SQL: one statement, a file, or standard input
     Sql(sql::Arguments),
+    /// The web console: sign-in, roles, the data connections
+    Serve(Box<serve::Arguments>),
     /// What is wrong, and what to do about it
     Doctor(doctor::Arguments),
     /// A Microsoft 365 tenant on this machine, for the demo and for tests
@@ -151,6 +154,7 @@ fn start(arguments: Arguments) -> Result<Exit> {
             Command::Maintain(arguments) => Box::pin(maintain::main(&context, arguments)).await,
             Command::Search(arguments) => search::main(&context, *arguments).await,
             Command::Sql(arguments) => sql::main(&context, arguments).await,
+            Command::Serve(arguments) => Box::pin(serve::main(&context, *arguments)).await,
             Command::Doctor(arguments) => Box::pin(doctor::main(&context, arguments)).await,
             Command::Simulate(arguments) => simulate::main(&context, *arguments).await,
         }

@@ -194,8 +194,32 @@ impl Lake {
     /// # Errors
     /// `connection-conflict` when somebody else was faster; `lake-unavailable`.
     pub async fn put_connection(&self, id: Uuid, bytes: Vec<u8>, over: Option<&Versioned>) -> Result<()> {
-        let path = paths::connection(&self.at.root, id);
-        let doing = format!("cannot write the connection `{id}`");
+        self.put(paths::connection(&self.at.root, id), bytes, over, format!("cannot write the connection `{id}`")).await
+    }
+
+    /// The document of the server's API tokens; nothing when there never was one.
+    ///
+    /// # Errors
+    /// `lake-unavailable`.
+    pub async fn tokens(&self) -> Result<Option<Versioned>> {
+        self.document(&paths::tokens(&self.at.root)).await
+    }
+
+    /// Writes the document of the server's API tokens: as a new one, or over the version that was read.
+    ///
+    /// # Errors
+    /// `connection-conflict` when somebody else was faster; `lake-unavailable`.
+    pub async fn put_tokens(&self, bytes: Vec<u8>, over: Option<&Versioned>) -> Result<()> {
+        self.put(paths::tokens(&self.at.root), bytes, over, "cannot write the API tokens".to_owned()).await
+    }
+
+    async fn put(
+        &self,
+        path: object_store::path::Path,
+        bytes: Vec<u8>,
+        over: Option<&Versioned>,
+        doing: String,
+    ) -> Result<()> {
         let payload = PutPayload::from(bytes);
         let mode = over.map_or(PutMode::Create, |document| PutMode::Update(document.version.clone()));
         let options = PutOptions { mode, ..Default::default() };

@@ -4,6 +4,7 @@
 //! <lake>/file_events/ runs/ gaps/ quarantine/
 //!        changes/ scope_members/                  Delta tables
 //!        connections/<id>.json                    registry
+//!        serve/tokens.json                        hashes of the server's API tokens
 //!        checkpoints/<id>/<n>.json                state of a connection; the log of file_events names the effective n
 //! ```
 
@@ -18,6 +19,11 @@ pub(crate) fn connections(root: &Path) -> Path {
 /// One connection's record.
 pub(crate) fn connection(root: &Path, id: Uuid) -> Path {
     connections(root).join(format!("{id}.json"))
+}
+
+/// The document of the server's API tokens.
+pub(crate) fn tokens(root: &Path) -> Path {
+    root.clone().join("serve").join("tokens.json")
 }
 
 /// An object that says whether writing works; gone at once.

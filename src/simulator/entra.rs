@@ -151,7 +151,7 @@ impl Signer {
         Ok(Self { key, key_id, public })
     }
 
-    fn sign(&self, claims: &Value) -> Option<String> {
+    pub(super) fn sign(&self, claims: &Value) -> Option<String> {
         let mut header = Header::new(Algorithm::ES256);
         header.kid = Some(self.key_id.clone());
         jsonwebtoken::encode(&header, claims, &self.key).ok()
@@ -197,18 +197,18 @@ fn wrapped(base64: &str) -> String {
 }
 
 /// An error by its number, with the usual text.
-fn error(request: &Request, number: u32) -> Reply {
+pub(super) fn error(request: &Request, number: u32) -> Reply {
     let (status, error, message) = entra_code(number);
     entra_error(status, error, number, message, request.now)
 }
 
-fn error_with(request: &Request, number: u32, message: &str) -> Reply {
+pub(super) fn error_with(request: &Request, number: u32, message: &str) -> Reply {
     let (status, error, _) = entra_code(number);
     entra_error(status, error, number, message, request.now)
 }
 
 /// Checks the tenant of a path: its id or its domain.
-fn check_tenant(simulator: &Simulator, request: &Request, tenant: &str) -> std::result::Result<(), Reply> {
+pub(super) fn check_tenant(simulator: &Simulator, request: &Request, tenant: &str) -> std::result::Result<(), Reply> {
     if tenant.eq_ignore_ascii_case(&simulator.tenant.id) || tenant.eq_ignore_ascii_case(TENANT_DOMAIN) {
         return Ok(());
     }
@@ -254,6 +254,10 @@ fn issue(
         error_with(request, 900_144, &format!("The request body must contain the following parameter: '{name}'."))
     };
     let grant_type = field("grant_type").ok_or_else(|| missing("grant_type"))?;
+    if grant_type == "authorization_code" && !is_first_version {
+        let (client_id, _) = authenticate(simulator, request, tenant, &fields)?;
+        return super::sign_in::redeem(simulator, request, &client_id, |name| field(name).map(str::to_owned));
+    }
     if grant_type != "client_credentials" {
         return Err(error_with(
             request,
@@ -261,11 +265,48 @@ fn issue(
             &format!("The app requested an unsupported grant type '{grant_type}'."),
         ));
     }
+    let audience = audience(request, is_first_version, field("scope"), field("resource"))?;
+    let (_, by_certificate) = authenticate(simulator, request, tenant, &fields)?;
+    let roles = roles(simulator, request, audience.0);
+    let life = request.actions.iter().find_map(|action| match action {
+        Action::ExpiresIn(seconds) => Some(*seconds),
+        _ => None,
+    });
+    let life = life.unwrap_or(LIFE_SECONDS);
+    let expires = request.now + Duration::seconds(life as i64);
+    let claims = claims(simulator, request, audience, &roles, by_certificate, expires);
+    let text = simulator.signer.sign(&claims).ok_or_else(|| error(request, 90033))?;
+    simulator.tokens.add(text.clone(), Token { audience: audience.0, expires, roles }, request.now);
+    Ok(Reply::json(
+        200,
+        &if is_first_version {
+            // The first version writes its numbers as text.
+            json!({"token_type": "Bearer", "expires_in": life.to_string(), "ext_expires_in": life.to_string(),
+            "expires_on": expires.timestamp().to_string(), "not_before": request.now.timestamp().to_string(),
+            "resource": audience.1, "access_token": text})
+        } else {
+            json!({"token_type": "Bearer", "expires_in": life, "ext_expires_in": life, "access_token": text})
+        },
+    ))
+}
+
+/// Which application asks, and whether it proved that by a certificate and not by its secret.
+fn authenticate(
+    simulator: &Simulator,
+    request: &Request,
+    tenant: &str,
+    fields: &[(String, String)],
+) -> std::result::Result<(String, bool), Reply> {
+    let field = |name: &str| {
+        fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    };
+    let missing = |name: &str| {
+        error_with(request, 900_144, &format!("The request body must contain the following parameter: '{name}'."))
+    };
     let basic = basic_credentials(request);
     let (basic_id, basic_secret) =
         basic.as_ref().map_or((None, None), |(id, secret)| (Some(id.as_str()), Some(secret.as_str())));
     let client_id = field("client_id").or(basic_id).ok_or_else(|| missing("client_id"))?;
-    let audience = audience(request, is_first_version, field("scope"), field("resource"))?;
     if !client_id.eq_ignore_ascii_case(&simulator.tenant.client_id) {
         return Err(error_with(
             request,
@@ -298,27 +339,7 @@ fn issue(
         }
         (None, None) => return Err(error(request, 7_000_218)),
     };
-    let roles = roles(simulator, request, audience.0);
-    let life = request.actions.iter().find_map(|action| match action {
-        Action::ExpiresIn(seconds) => Some(*seconds),
-        _ => None,
-    });
-    let life = life.unwrap_or(LIFE_SECONDS);
-    let expires = request.now + Duration::seconds(life as i64);
-    let claims = claims(simulator, request, audience, &roles, by_certificate, expires);
-    let text = simulator.signer.sign(&claims).ok_or_else(|| error(request, 90033))?;
-    simulator.tokens.add(text.clone(), Token { audience: audience.0, expires, roles }, request.now);
-    Ok(Reply::json(
-        200,
-        &if is_first_version {
-            // The first version writes its numbers as text.
-            json!({"token_type": "Bearer", "expires_in": life.to_string(), "ext_expires_in": life.to_string(),
-            "expires_on": expires.timestamp().to_string(), "not_before": request.now.timestamp().to_string(),
-            "resource": audience.1, "access_token": text})
-        } else {
-            json!({"token_type": "Bearer", "expires_in": life, "ext_expires_in": life, "access_token": text})
-        },
-    ))
+    Ok((client_id.to_owned(), by_certificate))
 }
 
 fn claims(
@@ -531,15 +552,17 @@ pub(crate) fn openid_configuration(
             "jwks_uri": format!("{base}/discovery{suffix}/keys"),
             "response_modes_supported": ["query", "fragment", "form_post"],
             "subject_types_supported": ["pairwise"],
-            "id_token_signing_alg_values_supported": ["RS256"],
-            "response_types_supported": ["code", "id_token", "code id_token", "id_token token"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+            "response_types_supported": ["code"],
+            "code_challenge_methods_supported": ["S256", "plain"],
             "scopes_supported": ["openid", "profile", "email", "offline_access"],
             "issuer": format!("{base}{suffix}"),
             "request_uri_parameter_supported": false,
             "authorization_endpoint": format!("{base}/{path}/authorize"),
             "device_authorization_endpoint": format!("{base}/{path}/devicecode"),
+            "userinfo_endpoint": "https://graph.microsoft.com/oidc/userinfo",
             "end_session_endpoint": format!("{base}/{path}/logout"),
-            "claims_supported": ["sub", "iss", "aud", "exp", "iat", "nonce", "ver", "tid"],
+            "claims_supported": ["sub", "iss", "aud", "exp", "iat", "nonce", "preferred_username", "name", "tid", "ver", "oid"],
             "tenant_region_scope": "EU",
             "cloud_instance_name": "microsoftonline.com",
             "cloud_graph_host_name": "graph.windows.net",

@@ -543,6 +543,23 @@ pub(crate) fn entra_code(number: u32) -> (u16, &'static str, &'static str) {
             "Access has been blocked by Conditional Access policies. The access policy does not allow token issuance.",
         ),
         7000112 => (400, "unauthorized_client", "Application is disabled."),
+        50011 => (400, "invalid_request", "The redirect URI specified in the request does not match those configured."),
+        500112 => (400, "invalid_grant", "The reply address does not match the one provided when requesting the code."),
+        54005 => (
+            400,
+            "invalid_grant",
+            "OAuth2 Authorization code was already redeemed, please retry with a new valid code or use an existing refresh token.",
+        ),
+        70008 => {
+            (400, "invalid_grant", "The provided authorization code or refresh token has expired due to inactivity.")
+        }
+        70000 => (400, "invalid_grant", "The provided authorization code is for another application."),
+        9002313 => (400, "invalid_request", "Invalid request. Request is malformed or invalid."),
+        50148 => (
+            400,
+            "invalid_grant",
+            "The code_verifier does not match the code_challenge supplied in the authorization request for PKCE.",
+        ),
         50034 => (400, "invalid_grant", "The user account does not exist in the directory."),
         50196 => {
             (400, "invalid_grant", "The server terminated an operation because it encountered a client request loop.")

@@ -27,6 +27,7 @@ mod mime;
 mod records;
 mod report;
 mod sha1;
+mod sign_in;
 mod tenant;
 mod tls;
 mod wire;
@@ -317,6 +318,7 @@ pub(crate) struct Simulator {
     pub(crate) signer: entra::Signer,
     pub(crate) certificate: Option<entra::Certificate>,
     pub(crate) consent: entra::Consent,
+    pub(crate) codes: sign_in::Codes,
     pub(crate) counters: Arc<Counters>,
     pub(crate) page_blobs: usize,
     rules: SharedRules,
@@ -369,6 +371,7 @@ impl Simulator {
             tokens: entra::Tokens::default(),
             signer: entra::Signer::new()?,
             certificate,
+            codes: sign_in::Codes::default(),
             consent: entra::Consent::new(
                 options.is_consented,
                 chrono::Duration::from_std(options.consent_spreads).unwrap_or_default(),
@@ -480,6 +483,7 @@ impl Simulator {
             }
             ("GET", [_, "discovery", "instance"]) => entra::instance_discovery(self, request),
             ("GET", [_, "discovery", "keys"] | [_, "discovery", "v2.0", "keys"]) => entra::keys(self),
+            ("GET", [tenant, "oauth2", "v2.0", "authorize"]) => sign_in::authorize(self, request, tenant),
             ("GET", [tenant, "v2.0", "adminconsent"]) => entra::admin_consent(self, request, tenant, false),
             ("GET", [tenant, "adminconsent"]) => entra::admin_consent(self, request, tenant, true),
             _ => Reply::new(404, "text/plain", "Not Found"),
@@ -509,6 +513,7 @@ fn kind<'a>(parts: &[&'a str], request: &Request) -> (Kind, Option<&'a str>) {
         ["api", _, _, "activity", "feed", "subscriptions", "notifications"] => Kind::Notifications,
         ["api", _, _, "activity", "feed", "audit", _] => Kind::Blob,
         [_, "oauth2", "v2.0", "token"] | [_, "oauth2", "token"] => Kind::Token,
+        [_, "oauth2", "v2.0", "authorize"] => Kind::SignIn,
         [_, "v2.0", "adminconsent"] | [_, "adminconsent"] => Kind::Consent,
         [_, "discovery", ..] | [_, "v2.0", ".well-known", _] | [_, ".well-known", _] => Kind::Discovery,
         _ => Kind::Unknown,

@@ -16,6 +16,8 @@ pub(crate) enum Kind {
     Discovery,
     /// Admin consent pages.
     Consent,
+    /// Sign-in pages.
+    SignIn,
     /// Start of a subscription.
     Start,
     Stop,
@@ -61,6 +63,7 @@ impl Kind {
             Self::Token => "token",
             Self::Discovery => "discovery",
             Self::Consent => "consent",
+            Self::SignIn => "sign_in",
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Subscriptions => "subscriptions",
@@ -300,6 +303,7 @@ const KINDS: [Kind; Kind::COUNT] = [
     Kind::Token,
     Kind::Discovery,
     Kind::Consent,
+    Kind::SignIn,
     Kind::Start,
     Kind::Stop,
     Kind::Subscriptions,

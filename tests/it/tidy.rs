@@ -36,7 +36,8 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("run", &["source", "digest", "event", "lake"]),
         ("doctor", &["connection", "run", "search", "lake", "source", "event"]),
         ("job", &[]),
-        ("cli", &["connection", "doctor", "job", "lake", "run", "search", "simulator", "source", "event"]),
+        ("serve", &["doctor", "connection", "run", "search", "lake", "source", "event", "job"]),
+        ("cli", &["connection", "doctor", "job", "lake", "run", "search", "serve", "simulator", "source", "event"]),
     ]);
     map
 }

@@ -1,0 +1,174 @@
+//! What a server is told: by options, or by a file.
+//!
+//! ```toml
+//! public_url = "https://waybill.contoso.example"
+//!
+//! [sign_in]
+//! issuer = "https://login.microsoftonline.com/<tenant id>/v2.0"
+//! client_id = "<application id>"
+//! client_secret = { env = "WAYBILL_OIDC_SECRET" }    # or { file = "/run/secrets/oidc" }
+//!
+//! [roles.admin]
+//! groups = ["<object id of a group>"]
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::auth::Role;
+use crate::error::{Code, Error, Result, ResultExt};
+use crate::secret::SecretPlace;
+
+/// How a lake is served.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The address under which browsers reach the server.
+    pub public_url: Option<String>,
+    /// A proxy in front speaks TLS.
+    #[serde(default)]
+    pub behind_proxy: bool,
+    /// The certificate and its key.
+    pub tls: Option<TlsFiles>,
+    /// How people sign in.
+    pub sign_in: Option<SignIn>,
+    /// Who has which role.
+    #[serde(default)]
+    pub roles: Roles,
+}
+
+/// Files in PEM.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The certificate, and those between it and its authority.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// An OpenID Connect provider, and how it knows us.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignIn {
+    /// The provider's name for itself, below which its discovery document is.
+    pub issuer: String,
+    /// The application's id.
+    pub client_id: String,
+    /// Where the application's secret is kept.
+    pub client_secret: SecretPlace,
+}
+
+/// Who has which role. By default the values `viewer`, `analyst` and `admin` of the `roles` claim give it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Roles {
+    /// Who may look.
+    #[serde(default)]
+    pub viewer: Names,
+    /// Who may search.
+    #[serde(default)]
+    pub analyst: Names,
+    /// Who may change.
+    #[serde(default)]
+    pub admin: Names,
+}
+
+/// Those who have a role.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Names {
+    /// Values of the `roles` claim; the role's own name unless others are given.
+    pub claims: Option<Vec<String>>,
+    /// Object ids of groups, of the `groups` claim.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// Sign-in addresses, of the `preferred_username` claim.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// `configuration` when it cannot be read or says something unknown.
+    pub fn read(path: &Path) -> Result<Self> {
+        let doing = || format!("cannot use the configuration `{}`", path.display());
+        let text = std::fs::read_to_string(path).or_error(Code::Configuration, doing())?;
+        // Without the quotation of the file that the library adds: a person may have put a secret there.
+        toml::from_str(&text)
+            .map_err(|error| Error::new(Code::Configuration, format!("{}: {}", doing(), error.message())))
+    }
+}
+
+impl Roles {
+    /// The highest role of somebody: by the `roles` claim if it gives any, else by groups and address.
+    pub(crate) fn role(&self, claims: &[String], groups: &[String], address: &str) -> Option<Role> {
+        let highest = |is_named: &dyn Fn(Role, &Names) -> bool| {
+            Role::ALL.into_iter().rev().find(|role| is_named(*role, self.names(*role)))
+        };
+        let by_claim = highest(&|role, names| match &names.claims {
+            Some(values) => claims.iter().any(|claim| values.contains(claim)),
+            None => claims.iter().any(|claim| claim == role.as_str()),
+        });
+        by_claim.or_else(|| {
+            highest(&|_, names| {
+                let is_known = |known: &[String], given: &str| known.iter().any(|one| one.eq_ignore_ascii_case(given));
+                groups.iter().any(|group| is_known(&names.groups, group)) || is_known(&names.addresses, address)
+            })
+        })
+    }
+
+    fn names(&self, role: Role) -> &Names {
+        match role {
+            Role::Viewer => &self.viewer,
+            Role::Analyst => &self.analyst,
+            Role::Admin => &self.admin,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn roles(text: &str) -> Roles {
+        toml::from_str(text).unwrap()
+    }
+
+    fn texts(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn the_highest_role_of_the_claim_counts_and_nobody_has_one_by_default() {
+        let roles = roles("");
+        assert_eq!(roles.role(&texts(&["viewer", "admin"]), &[], "a@x"), Some(Role::Admin));
+        assert_eq!(roles.role(&texts(&["analyst"]), &[], "a@x"), Some(Role::Analyst));
+        assert_eq!(roles.role(&texts(&["Admin", "administrator"]), &[], "a@x"), None);
+        assert_eq!(roles.role(&[], &[], ""), None);
+    }
+
+    #[test]
+    fn other_claims_groups_and_addresses_give_roles() {
+        let roles = roles(
+            "[viewer]\naddresses = ['Ann@Contoso.example']\n[admin]\nclaims = ['Waybill.Admin']\ngroups = ['0000-ABCD']",
+        );
+        assert_eq!(roles.role(&texts(&["Waybill.Admin"]), &[], ""), Some(Role::Admin));
+        assert_eq!(roles.role(&texts(&["admin"]), &[], ""), None);
+        assert_eq!(roles.role(&[], &texts(&["0000-abcd"]), "ann@contoso.example"), Some(Role::Admin));
+        assert_eq!(roles.role(&[], &[], "ann@contoso.example"), Some(Role::Viewer));
+        assert_eq!(roles.role(&texts(&["analyst"]), &texts(&["0000-abcd"]), ""), Some(Role::Analyst));
+    }
+
+    #[test]
+    fn a_file_with_an_unknown_word_is_refused_and_not_repeated() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "[sign_in]\nissuer = 'x'\nclient_id = 'y'\nclient_secret = 'hunter2'").unwrap();
+        let error = Config::read(file.path()).unwrap_err();
+        assert_eq!(error.code(), Code::Configuration);
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+}

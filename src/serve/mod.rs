@@ -1,0 +1,134 @@
+//! `waybill serve`: the web console, for people with a browser and for programs with a token.
+//!
+//! ```text
+//!   listen ─▶ headers ─▶ problem ─▶ time limit ─▶ auth: who asks ─▶ auth: from where ─▶ a page of the console
+//!   TLS       on every    errors as                session, token,    Host, Origin,
+//!             answer      page or JSON             or this machine    Sec-Fetch-Site
+//! ```
+//!
+//! A page takes a [`Viewer`](auth::Viewer), which exists only for somebody who may see it; a change takes a
+//! [`Form`](form::Form), which exists only when it came from one of our own pages. What a page shows it gets from the
+//! rooms below; nothing is decided here that the command line decides too.
+//!
+//! May use: `doctor`, `connection`, `lake`, `run`, `search`, `source`, `event`, `job`, and the base. Only it and the simulator know
+//! `axum`.
+
+pub(crate) mod auth;
+mod config;
+pub(crate) mod console;
+pub(crate) mod form;
+mod headers;
+mod listen;
+pub(crate) mod problem;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use self::auth::Auth;
+pub use self::auth::Role;
+pub use self::auth::token::{ApiToken, Tokens};
+pub use self::config::{Config, Names, Roles, SignIn, TlsFiles};
+use self::headers::Site;
+use self::problem::Problem;
+use crate::clock::Clock;
+use crate::error::{Code, Error, Result, ResultExt};
+use crate::http::Http;
+use crate::lake::Lake;
+use crate::limits;
+
+/// What every request may use.
+pub(crate) struct Server {
+    /// The lake that is served.
+    pub(crate) lake: Lake,
+    /// What time it is.
+    pub(crate) clock: Clock,
+    pub(crate) site: Site,
+    auth: Auth,
+}
+
+/// The state of the routers.
+pub(crate) type Shared = Arc<Server>;
+
+/// A server that listens; stop it, or its connections end in the middle of an answer.
+pub struct Running {
+    url: String,
+    stop: CancellationToken,
+    listening: JoinHandle<()>,
+}
+
+impl Running {
+    /// Where it listens: `http://127.0.0.1:8080`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Stops listening and lets the requests under way end.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        // The task ends by itself; one that failed has nothing left to stop.
+        drop(self.listening.await);
+    }
+}
+
+/// Starts to serve a lake at `address`; it answers as soon as this returns. `operator` is who changes things when nobody
+/// has to sign in.
+///
+/// # Errors
+/// `configuration` when the address cannot be listened on, the certificate cannot be used, or the lake would be open to
+/// a network without sign-in or encryption.
+pub async fn start(lake: Lake, clock: Clock, address: &str, config: Config, operator: &str) -> Result<Running> {
+    let doing = || format!("cannot listen on `{address}`");
+    let resolved: Vec<SocketAddr> =
+        tokio::net::lookup_host(address).await.or_error(Code::Configuration, doing())?.collect();
+    let first = *resolved.first().ok_or_else(|| Error::new(Code::Configuration, doing()))?;
+    let site = Site::new(first, &config)?;
+    let has_tokens = !Tokens::of(&lake).list().await?.is_empty();
+    let auth = Auth::new(&site, &config, has_tokens, operator, Http::new()?, clock.clone())?;
+    let acceptor = config.tls.as_ref().map(listen::acceptor).transpose()?;
+    let listener = TcpListener::bind(first).await.or_error(Code::Configuration, doing())?;
+    let bound = listener.local_addr().or_error(Code::Configuration, doing())?;
+    let url = format!("{}://{bound}", if acceptor.is_some() { "https" } else { "http" });
+    let server = Arc::new(Server { lake, clock, site, auth });
+    let stop = CancellationToken::new();
+    let listening = tokio::spawn(listen::listen(listener, acceptor, router(server), stop.clone()));
+    Ok(Running { url, stop, listening })
+}
+
+fn router(server: Shared) -> Router {
+    // Outside of this come the parts that everybody may have: the style sheet.
+    let pages = console::routes()
+        .merge(auth::routes())
+        .fallback(nothing_here)
+        .layer(from_fn_with_state(Arc::clone(&server), auth::guard));
+    console::layout::assets()
+        .merge(pages)
+        .layer(DefaultBodyLimit::max(limits::SERVE_BODY_BYTES))
+        .layer(from_fn(in_time))
+        .layer(from_fn_with_state(Arc::clone(&server), problem::render))
+        .layer(from_fn_with_state(Arc::clone(&server), headers::secure))
+        .with_state(server)
+}
+
+async fn nothing_here() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, Error::new(Code::RequestRefused, "there is no such page"))
+}
+
+async fn in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(limits::SERVE_REQUEST_TIME, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let seconds = limits::SERVE_REQUEST_TIME.as_secs();
+            let error = Error::new(Code::RequestRefused, format!("the request was not done after {seconds} s"));
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).into_response()
+        }
+    }
+}
