@@ -339,6 +339,15 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// How many entries the list has; nothing when everybody is monitored.
+    #[expect(clippy::len_without_is_empty, reason = "an empty list is refused before it becomes a scope")]
+    pub fn len(&self) -> Option<usize> {
+        match self {
+            Self::All => None,
+            Self::Users(entries) | Self::Groups(entries) => Some(entries.len()),
+        }
+    }
+
     /// The word in commands and in the lake.
     pub fn kind(&self) -> &'static str {
         match self {
