@@ -8,6 +8,7 @@ mod support;
 mod cli;
 mod clients;
 mod connections;
+mod console;
 mod exactly_once;
 mod hash_or_reason;
 mod least_privilege;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Seek as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -38,10 +38,15 @@ pub(crate) fn is_offline() -> bool {
 
 /// A command of an installed program.
 pub(crate) fn tool(name: &str) -> Command {
+    clean(Command::new(path(name)))
+}
+
+/// Where something installed is.
+pub(crate) fn path(name: &str) -> &'static Path {
     let tools = TOOLS.as_ref().unwrap_or_else(|error| {
         panic!("the tests need other people's programs (WAYBILL_TEST_OFFLINE=1 leaves these tests out): {error}")
     });
-    clean(Command::new(tools.get(name).unwrap_or_else(|| panic!("tests/clients/setup does not print `{name}=`"))))
+    tools.get(name).unwrap_or_else(|| panic!("tests/clients/setup does not print `{name}=`"))
 }
 
 /// Runs one of `tests/clients/*.py`, which must succeed; what it said is shown if it does not.
