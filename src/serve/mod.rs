@@ -99,16 +99,14 @@ pub async fn start(lake: Lake, clock: Clock, address: &str, config: Config, oper
     let url = format!("{}://{bound}", if acceptor.is_some() { "https" } else { "http" });
     let server = Arc::new(Server { lake, clock, site, auth });
     let stop = CancellationToken::new();
-    let listening = tokio::spawn(listen::listen(listener, acceptor, router(server), stop.clone()));
+    let listening = tokio::spawn(listen::listen(listener, acceptor, router(server, console::routes()), stop.clone()));
     Ok(Running { url, stop, listening })
 }
 
-fn router(server: Shared) -> Router {
+fn router(server: Shared, pages: Router<Shared>) -> Router {
     // Outside of this come the parts that everybody may have: the style sheet.
-    let pages = console::routes()
-        .merge(auth::routes())
-        .fallback(nothing_here)
-        .layer(from_fn_with_state(Arc::clone(&server), auth::guard));
+    let pages =
+        pages.merge(auth::routes()).fallback(nothing_here).layer(from_fn_with_state(Arc::clone(&server), auth::guard));
     console::layout::assets()
         .merge(pages)
         .layer(DefaultBodyLimit::max(limits::SERVE_BODY_BYTES))
@@ -132,3 +130,6 @@ async fn in_time(request: Request, next: Next) -> Response {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

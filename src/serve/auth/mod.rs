@@ -96,11 +96,11 @@ pub(crate) struct Viewer {
 }
 
 impl Viewer {
-    #[allow(dead_code, reason = "for pages that are being built")]
     /// Fails unless this role or a higher one is held.
     ///
     /// # Errors
     /// `not-allowed`.
+    #[allow(dead_code, reason = "for pages that are being built")]
     pub(crate) fn require(&self, role: Role) -> Result<()> {
         if self.role >= role {
             return Ok(());
@@ -109,8 +109,8 @@ impl Viewer {
         Err(Error::new(Code::NotAllowed, format!("this needs the role `{role}`, and `{who}` has `{held}`")))
     }
 
-    #[allow(dead_code, reason = "for pages that are being built")]
     /// Whether this role or a higher one is held; for what a page offers.
+    #[allow(dead_code, reason = "for pages that are being built")]
     pub(crate) fn may(&self, role: Role) -> bool {
         self.role >= role
     }
