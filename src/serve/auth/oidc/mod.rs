@@ -26,7 +26,6 @@ use subtle::ConstantTimeEq as _;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::super::{Roles, SignIn};
 use super::{Role, random_text};
 use crate::clock::{Clock, Time};
 use crate::error::{Code, Error, Result};
@@ -34,6 +33,7 @@ use crate::http::header::HeaderMap;
 use crate::http::{Answer, Http, Method, Request, Service, StatusCode, Url, Verdict, ensure_private, one_line};
 use crate::limits;
 use crate::secret::{Secret, SecretPlace};
+use crate::serve::{Roles, SignIn};
 
 /// The word under which requests to the provider are counted.
 const SIGN_IN: &str = "sign-in";
