@@ -229,3 +229,9 @@ pub const PROVIDER_KEYS_PAUSE: chrono::Duration = chrono::Duration::minutes(5);
 
 /// Longest life of an API token: what nobody renews is nobody's.
 pub const TOKEN_LIFE_MAX: chrono::Duration = chrono::Duration::days(400);
+
+/// How long an administrator may take on the consent page before the console forgets that it asked.
+pub const CONSENT_ANSWERED: chrono::Duration = chrono::Duration::minutes(10);
+
+/// Requests for consent that the console remembers; more than a few administrators at once are an attack.
+pub const CONSENTS_PENDING: usize = 100;

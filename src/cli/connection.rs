@@ -7,8 +7,9 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::exit::Exit;
+use super::scope::{self, ScopeArguments};
 use super::{Context, authorize, orders, output, times};
-use crate::connection::{Connection, Intent, Order, Registry, Service, display_name, scope_csv};
+use crate::connection::{Connection, Intent, Order, Registry, Service, display_name};
 use crate::doctor::{self, Owed, Standing};
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::event::schema::TableName;
@@ -30,6 +31,8 @@ pub(super) enum Command {
     Show(Named),
     /// Try whether it works: the same as `waybill doctor --connection NAME`
     Check(Named),
+    /// List whom the connection monitors now
+    Scope(scope::Members),
     /// Monitor other people from now on; what was recorded stays
     Rescope(Rescope),
     /// Let an administrator of the tenant consent, once, in a browser
@@ -82,6 +85,9 @@ pub(super) struct Add {
     /// Monitor what the audit log brings from this time on (the feed holds 7 days)
     #[arg(long, value_name = "TIME", default_value = "now")]
     since: String,
+    /// Show whom the scope means, and save nothing
+    #[arg(long)]
+    dry_run: bool,
     /// The cloud in which the tenant lives: worldwide, gcc, gcc_high, dod, china_21vianet
     #[arg(long, value_name = "CLOUD", default_value = "worldwide")]
     cloud: Cloud,
@@ -111,20 +117,9 @@ pub(super) struct Rescope {
     named: Named,
     #[command(flatten)]
     scope: ScopeArguments,
-}
-
-/// Whose mailboxes.
-#[derive(Debug, Args)]
-struct ScopeArguments {
-    /// Whose mailboxes: `all`
-    #[arg(long, value_name = "all", value_parser = ["all"], group = "who")]
-    scope: Option<String>,
-    /// CSV of users to monitor: addresses, user principal names or object ids
-    #[arg(long, value_name = "FILE", group = "who")]
-    users: Option<PathBuf>,
-    /// CSV of groups whose members to monitor, nested groups included
-    #[arg(long, value_name = "FILE", group = "who")]
-    groups: Option<PathBuf>,
+    /// Show whom the scope means, and change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -142,6 +137,7 @@ pub(super) async fn main(context: &Context, command: Command) -> Result<Exit> {
         Command::Check(arguments) => {
             Box::pin(super::doctor::connection(context, &arguments.name, arguments.reporting.output)).await
         }
+        Command::Scope(arguments) => scope::members(context, arguments).await,
         Command::Rescope(arguments) => rescope(context, arguments).await,
         Command::Authorize(arguments) => authorize::authorize(context, arguments).await,
         Command::Permissions(arguments) => authorize::permissions(arguments),
@@ -154,19 +150,34 @@ pub(super) async fn main(context: &Context, command: Command) -> Result<Exit> {
 
 async fn add(context: &Context, arguments: Add) -> Result<Exit> {
     let lake = context.lake()?;
-    let connection = arguments.connection(context)?;
+    let given = arguments.scope.read()?;
+    let connection = arguments.connection(context, given.scope.clone())?;
     // Read once now, so that a missing secret or a wrong endpoint is found before a night run finds it.
     connection.source(context.clock.clone())?;
     if let Credential::Secret(place) | Credential::Certificate(place) = &connection.credential {
         place.read()?;
     }
-    Registry::of(&lake).add(&connection, &context.who()).await?;
-    report(&connection, arguments.reporting)?;
+    let resolved = scope::resolve(context, &connection, &given).await?;
+    if !arguments.dry_run {
+        Registry::of(&lake).add(&connection, &context.who()).await?;
+    }
+    match arguments.reporting.output {
+        output::Report::Json => output::json(&Added { shown: Shown::from(&connection), scope_resolved: resolved })?,
+        output::Report::Table => output::table(&[], Shown::from(&connection).lines())?,
+    }
     Ok(Exit::DONE)
 }
 
+/// A connection that was added, with whom its scope means.
+#[derive(Serialize)]
+struct Added<'a> {
+    #[serde(flatten)]
+    shown: Shown<'a>,
+    scope_resolved: scope::Resolved,
+}
+
 impl Add {
-    fn connection(&self, context: &Context) -> Result<Connection> {
+    fn connection(&self, context: &Context, scope: Scope) -> Result<Connection> {
         let mut endpoints = Overrides::default();
         for text in &self.endpoints {
             let (name, url) = text
@@ -182,7 +193,7 @@ impl Add {
             credential: self.credential()?,
             cloud: self.cloud,
             endpoints,
-            scope: self.scope.read()?,
+            scope,
             since: times::parse(&self.since, &context.clock)?,
             created: context.clock.now(),
             intent: Intent::Monitor,
@@ -211,25 +222,14 @@ impl Add {
 }
 
 async fn rescope(context: &Context, arguments: Rescope) -> Result<Exit> {
-    let scope = arguments.scope.read()?;
-    orders::change(context, arguments.named, Order::Rescope(scope)).await
-}
-
-impl ScopeArguments {
-    fn read(&self) -> Result<Scope> {
-        let (path, scope): (_, fn(Vec<String>) -> Scope) = match (&self.users, &self.groups) {
-            (Some(path), _) => (path, Scope::Users),
-            (None, Some(path)) => (path, Scope::Groups),
-            (None, None) => return Ok(Scope::All),
-        };
-        let doing = format!("cannot read the scope `{}`", path.display());
-        let bytes = std::fs::read(path).or_error(Code::Configuration, &doing)?;
-        let csv = scope_csv::read(&bytes).map_err(|error| error.context(doing))?;
-        for finding in &csv.findings {
-            output::say(format_args!("warning: {}: {finding}", path.display()));
-        }
-        Ok(scope(csv.entries))
+    let lake = context.lake()?;
+    let given = arguments.scope.read()?;
+    let connection = Registry::of(&lake).get(&arguments.named.name).await?;
+    scope::resolve(context, &connection, &given).await?;
+    if arguments.dry_run {
+        return Ok(Exit::DONE);
     }
+    orders::change(context, arguments.named, Order::Rescope(given.scope)).await
 }
 
 /// A connection as reports show it: everything but long lists.

@@ -14,6 +14,7 @@ mod orders;
 mod output;
 mod progress;
 mod run;
+mod scope;
 mod search;
 mod serve;
 mod simulate;

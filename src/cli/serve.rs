@@ -50,6 +50,9 @@ struct Serve {
     /// Environment variable that holds the application's secret
     #[arg(long, value_name = "VAR", requires = "oidc_issuer")]
     oidc_client_secret_env: Option<String>,
+    /// Another endpoint than the cloud's for connections that are added in the console: `login=URL`, `graph=URL`, `activity=URL`
+    #[arg(long = "endpoint", value_name = "NAME=URL")]
+    endpoints: Vec<String>,
     /// TOML with the same and with who has which role (see docs/console.md); options win
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -125,6 +128,7 @@ async fn serve(context: &Context, arguments: Serve) -> Result<Exit> {
 
 impl Serve {
     fn config(self) -> Result<Config> {
+        let endpoints = self.endpoints;
         let mut config = self.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
         config.behind_proxy |= self.behind_proxy;
         config.public_url = self.public_url.or(config.public_url);
@@ -135,6 +139,12 @@ impl Serve {
             (self.oidc_issuer, self.oidc_client_id, self.oidc_client_secret_env)
         {
             config.sign_in = Some(SignIn { issuer, client_id, client_secret: SecretPlace::Env(variable) });
+        }
+        for text in &endpoints {
+            let (name, url) = text
+                .split_once('=')
+                .ok_or_else(|| Error::new(Code::Usage, format!("`--endpoint {text}` is not of the form NAME=URL")))?;
+            config.endpoints.set(name, url)?;
         }
         Ok(config)
     }

@@ -7,6 +7,7 @@
 //! May use: `source`, `lake`, `event`, and the base.
 
 pub mod consent;
+pub mod preview;
 mod registry;
 pub mod scope_csv;
 

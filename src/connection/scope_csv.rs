@@ -14,6 +14,7 @@ use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
 use uuid::Uuid;
 
 use crate::error::{Code, Error, Result};
+use crate::source::Member;
 
 /// What separates cells, the usual one last.
 const SEPARATORS: [char; 4] = ['|', '\t', ';', ','];
@@ -35,6 +36,8 @@ const LINES_LISTED: usize = 10;
 pub struct ScopeCsv {
     /// Addresses as they are written, and object ids in their usual form; each once, in the file's order.
     pub entries: Vec<String>,
+    /// The line of each entry, from 1.
+    pub lines: Vec<usize>,
     /// What was skipped or looked odd, one sentence each, with line numbers.
     pub findings: Vec<String>,
 }
@@ -67,6 +70,7 @@ pub fn read(bytes: &[u8]) -> Result<ScopeCsv> {
             std::collections::hash_map::Entry::Vacant(place) => {
                 place.insert(row.line);
                 scope.entries.push(entry);
+                scope.lines.push(row.line);
             }
         };
         let mut odd = |cell| {
@@ -97,6 +101,22 @@ pub fn read(bytes: &[u8]) -> Result<ScopeCsv> {
         return Err(Error::new(Code::Configuration, what));
     }
     Ok(scope)
+}
+
+/// People as a CSV that can be read again as a scope, and by a spreadsheet: a cell that one would take for a formula
+/// begins with an apostrophe.
+pub fn write(members: &[Member]) -> String {
+    let cell = |text: &str| {
+        let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
+        format!("\"{guard}{}\"", text.replace('"', "\"\""))
+    };
+    let mut text = String::from("userPrincipalName,mail,displayName,id\r\n");
+    for member in members {
+        let optional = |text: &Option<String>| cell(text.as_deref().unwrap_or_default());
+        let (mail, name) = (optional(&member.mail), optional(&member.name));
+        text += &format!("{},{mail},{name},{}\r\n", cell(&member.address), cell(&member.object_id));
+    }
+    text
 }
 
 /// The bytes as text: by their byte order mark, else UTF-8, else UTF-16 when every other byte is zero, else Windows'
@@ -511,7 +531,10 @@ mod tests {
     #[test]
     fn a_plain_list_needs_no_header() {
         let plain = read(b"a@x.com\nb@x.com\n").unwrap();
-        assert_eq!(plain, ScopeCsv { entries: vec!["a@x.com".into(), "b@x.com".into()], findings: vec![] });
+        assert_eq!(
+            plain,
+            ScopeCsv { entries: vec!["a@x.com".into(), "b@x.com".into()], lines: vec![1, 2], findings: vec![] }
+        );
         assert_eq!(entries("a@x.com"), ["a@x.com"]);
         assert_eq!(entries("a@x.com\r\nb@x.com\rc@x.com"), ["a@x.com", "b@x.com", "c@x.com"]);
     }
@@ -683,6 +706,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn people_that_are_written_are_read_again_and_no_spreadsheet_runs_them() {
+        let member = |address: &str, name: &str| Member {
+            object_id: ID.to_owned(),
+            address: address.to_owned(),
+            mail: None,
+            name: Some(name.to_owned()),
+        };
+        let text = write(&[member("a@x.com", "=cmd|' /C calc'!A0"), member("b@x.com", "Doe, \"Jo\"")]);
+        assert!(text.contains("\"'=cmd|"), "{text}");
+        let scope = read(text.as_bytes()).unwrap();
+        assert_eq!(
+            (scope.entries.as_slice(), scope.findings.len()),
+            (&["a@x.com".to_owned(), "b@x.com".to_owned()][..], 0)
+        );
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
@@ -699,7 +739,8 @@ mod tests {
             let names: Vec<String> = names.into_iter().map(|name| format!("{name}@example.com")).collect();
             let rows: String = names.iter().map(|name| format!("\"x{separator}\"{separator}{name}\r\n")).collect();
             let scope = read(format!("name{separator}mail\r\n{rows}").as_bytes()).unwrap();
-            prop_assert_eq!(scope, ScopeCsv { entries: names, findings: vec![] });
+            let lines = (2..names.len() + 2).collect();
+            prop_assert_eq!(scope, ScopeCsv { entries: names, lines, findings: vec![] });
         }
     }
 }

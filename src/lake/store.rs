@@ -91,29 +91,35 @@ pub(crate) fn store_error(error: object_store::Error, doing: impl std::fmt::Disp
     let code = match &error {
         Store::AlreadyExists { .. } | Store::Precondition { .. } => Code::ConnectionConflict,
         Store::NotFound { .. } => Code::LakeDamaged,
-        error if is_refused(error) => Code::LakeNotWritable,
-        _ => Code::LakeUnavailable,
+        error => cause_in_store(error).unwrap_or(Code::LakeUnavailable),
     };
     Error::new(code, format!("{doing}: {error}")).caused_by(error)
 }
 
-/// Whether the store answers and says no: wrong rights, no credentials, a file system that is mounted for reading only.
-pub(super) fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
+/// What a failure of another library means when the store stands behind it; nothing when it does not.
+pub(super) fn cause_in_store(error: &(dyn std::error::Error + 'static)) -> Option<Code> {
     use object_store::Error as Store;
     use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    let mut found = None;
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if matches!(error.downcast_ref(), Some(Store::PermissionDenied { .. } | Store::Unauthenticated { .. })) {
-            return true;
+        match error.downcast_ref() {
+            // The store answers and says no: wrong rights or no credentials.
+            Some(Store::PermissionDenied { .. } | Store::Unauthenticated { .. }) => return Some(Code::LakeNotWritable),
+            Some(Store::NotFound { .. }) | None => {}
+            Some(_) => found = Some(Code::LakeUnavailable),
         }
-        if let Some(io) = error.downcast_ref::<std::io::Error>()
-            && matches!(io.kind(), PermissionDenied | ReadOnlyFilesystem)
-        {
-            return true;
+        let mut inner = None;
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            if matches!(io.kind(), PermissionDenied | ReadOnlyFilesystem) {
+                return Some(Code::LakeNotWritable);
+            }
+            // Its `source` is that of what it wraps, and leaves the wrapped error out.
+            inner = io.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static));
         }
-        cause = error.source();
+        cause = inner.or_else(|| error.source());
     }
-    false
+    found
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use object_store::prefix::PrefixStore;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
 
-use super::store::{Location, is_refused};
+use super::store::{Location, cause_in_store};
 use super::{parquet as files, paths};
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::event::schema::{self, TableName};
@@ -341,11 +341,7 @@ impl Table {
     }
 
     fn error(&self, error: DeltaTableError, doing: &str) -> Error {
-        let code = match &error {
-            error if is_refused(error) => Code::LakeNotWritable,
-            DeltaTableError::ObjectStore { .. } => Code::LakeUnavailable,
-            _ => Code::LakeDamaged,
-        };
+        let code = cause_in_store(&error).unwrap_or(Code::LakeDamaged);
         Error::new(code, format!("{doing} the table `{}`: {error}", self.name)).caused_by(error)
     }
 }

@@ -15,11 +15,11 @@ use super::row::Stamp;
 use super::state::{OwedBlob, OwedHash, OwedMessage, State};
 use crate::clock::Time;
 use crate::error::{Code, Error, Result};
-use crate::event::id::{GapKey, QuarantineKey, gap_id, quarantine_id};
-use crate::event::{FileEvent, Gap, GapKind, HashStatus, Quarantined};
+use crate::event::id::{GapKey, QuarantineKey, gap_id, quarantine_id, scope_id};
+use crate::event::{FileEvent, Gap, GapKind, HashStatus, Quarantined, ScopeMember};
 use crate::lake::{Commit, Committed, Outbox, Writer};
 use crate::limits;
-use crate::source::{ContentBlob, UnreadableRecord, Window};
+use crate::source::{ContentBlob, ResolvedScope, UnreadableRecord, Window};
 
 /// Gathers fates until a slice is worth a commit.
 pub(super) struct Collector {
@@ -233,6 +233,36 @@ impl Collector {
         row.events_upgraded += last.replaced;
         self.outbox.runs.push(row);
         self.commit(now).await.map(drop)
+    }
+
+    /// Remembers whom this run monitors. The same people as before are the same scope, and are in the lake already.
+    pub(super) fn monitors(&mut self, scope: &ResolvedScope) {
+        self.report.scope_people = scope.people();
+        self.report.scope_findings = scope.findings.iter().map(ToString::to_string).collect();
+        let connection_id = self.stamp.connection_id.to_string();
+        let scope_id = scope.members().map(|members| {
+            let people = members.iter().map(|member| (member.object_id.as_str(), member.address.as_str()));
+            scope_id(&connection_id, people)
+        });
+        if let (Some(scope_id), Some(members)) = (&scope_id, scope.members())
+            && self.state.scope_id.as_ref() != Some(scope_id)
+        {
+            self.outbox.scope_members = members
+                .iter()
+                .map(|member| ScopeMember {
+                    scope_id: scope_id.clone(),
+                    connection_id: connection_id.clone(),
+                    address: member.address.clone(),
+                    object_id: member.object_id.clone(),
+                    mail: member.mail.clone(),
+                    display_name: member.name.clone(),
+                    resolved_at: self.stamp.started_at,
+                    run_id: self.stamp.run_id.to_string(),
+                })
+                .collect();
+        }
+        self.state.scope_id.clone_from(&scope_id);
+        self.report.scope_id = scope_id;
     }
 
     /// Says what ended the run before its time, or made it worthless.

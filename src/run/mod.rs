@@ -127,8 +127,7 @@ pub async fn run<S: Source>(job: Job, source: Arc<S>, lake: &Lake) -> Result<Rep
 async fn gather<S: Source>(job: &Job, stamp: &Stamp, source: &Arc<S>, collector: &mut Collector) -> Result<()> {
     let feed = interruptible(&job.interrupt, source.prepare()).await?;
     let scope = interruptible(&job.interrupt, source.resolve_scope(&job.scope)).await?;
-    collector.report.scope_people = scope.people();
-    collector.report.scope_findings.clone_from(&scope.findings);
+    collector.monitors(&scope);
     for finding in &scope.findings {
         warn!("{finding}");
     }

@@ -19,11 +19,16 @@ use serde::Deserialize;
 use super::auth::Role;
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::secret::SecretPlace;
+use crate::source::microsoft365::Overrides;
 
 /// How a lake is served.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Endpoints of connections that are added in the console, where they are not the cloud's own. Whoever runs the server
+    /// says them, and not the console, as secrets are sent there.
+    #[serde(default)]
+    pub endpoints: Overrides,
     /// The address under which browsers reach the server.
     pub public_url: Option<String>,
     /// A proxy in front speaks TLS.

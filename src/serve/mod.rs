@@ -44,6 +44,7 @@ use crate::error::{Code, Error, Result, ResultExt};
 use crate::http::Http;
 use crate::lake::Lake;
 use crate::limits;
+use crate::source::microsoft365::Overrides;
 
 /// What every request may use.
 pub(crate) struct Server {
@@ -52,6 +53,10 @@ pub(crate) struct Server {
     /// What time it is.
     pub(crate) clock: Clock,
     pub(crate) site: Site,
+    /// Requests for consent that are under way.
+    pub(crate) consents: console::connections::consent::Pending,
+    /// Endpoints of connections that are added here, where they are not the cloud's own.
+    pub(crate) endpoints: Overrides,
     auth: Auth,
 }
 
@@ -97,7 +102,8 @@ pub async fn start(lake: Lake, clock: Clock, address: &str, config: Config, oper
     let listener = TcpListener::bind(first).await.or_error(Code::Configuration, doing())?;
     let bound = listener.local_addr().or_error(Code::Configuration, doing())?;
     let url = format!("{}://{bound}", if acceptor.is_some() { "https" } else { "http" });
-    let server = Arc::new(Server { lake, clock, site, auth });
+    let server =
+        Arc::new(Server { lake, clock, site, consents: Default::default(), endpoints: config.endpoints, auth });
     let stop = CancellationToken::new();
     let listening = tokio::spawn(listen::listen(listener, acceptor, router(server, console::routes()), stop.clone()));
     Ok(Running { url, stop, listening })

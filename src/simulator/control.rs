@@ -6,7 +6,7 @@
 //! | `POST /_simulator/reset` | sets the counters to zero |
 //! | `GET /_simulator/truth[?hashes=false][&skip=…&top=…]` | every sent message with its attachments and their digests |
 //! | `POST /_simulator/faults` | replaces the faults by the body, a faults file |
-//! | `POST /_simulator/messages[?sent=now]` | adds the body, a mail, as a message whose record becomes available now |
+//! | `POST /_simulator/messages[?sent=now][&audited=no]` | adds the body, a mail, as a message whose record becomes available now, or which has none |
 
 use std::sync::Arc;
 
@@ -56,7 +56,9 @@ fn add_message(simulator: &Simulator, request: &Request) -> Reply {
     let now = (request.query("sent") == Some("now")).then_some(request.now);
     let numbers = simulator.tenant.add_mails(vec![mail], now);
     let message = numbers.first().and_then(|number| simulator.tenant.message(*number));
-    simulator.timeline.add(numbers, request.now);
+    if request.query("audited") != Some("no") {
+        simulator.timeline.add(numbers, request.now);
+    }
     match message {
         Some(message) => Reply::json(200, &describe(simulator, &message, false)),
         None => Reply::json(500, &json!({"error": "the message is gone"})),

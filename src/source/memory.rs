@@ -19,8 +19,8 @@ use futures::stream::{self, BoxStream};
 use crate::clock::{Clock, Time};
 use crate::error::{Code, Error, Result};
 use crate::source::{
-    AttachmentBody, AttachmentRef, ContentBlob, Feed, Message, RecordChunk, ResolvedScope, Scope, SendRecord, Source,
-    UnreadableRecord, Usage, Window,
+    AttachmentBody, AttachmentRef, ContentBlob, Feed, Member, Message, RecordChunk, ResolvedScope, Scope, ScopeFinding,
+    SendRecord, Source, UnreadableRecord, Usage, Window,
 };
 
 /// How long a record can be read after it became available.
@@ -365,10 +365,14 @@ impl State {
     fn resolve(&mut self, scope: &Scope) -> Result<ResolvedScope> {
         self.enter(Call::ResolveScope)?;
         let mut findings = Vec::new();
-        let mut aliases = Vec::new();
+        let mut people = Vec::new();
         let mut add = |(id, names): &(String, Vec<String>)| {
-            aliases.push((id.clone(), id.clone()));
-            aliases.extend(names.iter().map(|name| (name.clone(), id.clone())));
+            let address = names.first().unwrap_or(id).to_lowercase();
+            people.push((Member { object_id: id.clone(), address, mail: None, name: None }, names.clone()));
+        };
+        let finding = |entry: &str, what: &str| ScopeFinding {
+            entry: entry.to_owned(),
+            what: format!("the directory has no {what} `{entry}`"),
         };
         match scope {
             Scope::All => return Ok(ResolvedScope::all()),
@@ -377,7 +381,7 @@ impl State {
                     let is_meant = |name: &String| name.eq_ignore_ascii_case(entry.trim());
                     match self.people.iter().find(|(id, names)| is_meant(id) || names.iter().any(is_meant)) {
                         Some(person) => add(person),
-                        None => findings.push(format!("the directory has no user `{entry}`")),
+                        None => findings.push(finding(entry, "user")),
                     }
                 }
             }
@@ -385,12 +389,12 @@ impl State {
                 for entry in entries {
                     match self.groups.get(&entry.trim().to_lowercase()) {
                         Some(members) => self.people.iter().filter(|(id, _)| members.contains(id)).for_each(&mut add),
-                        None => findings.push(format!("the directory has no group `{entry}`")),
+                        None => findings.push(finding(entry, "group")),
                     }
                 }
             }
         }
-        Ok(ResolvedScope::only(aliases, findings))
+        Ok(ResolvedScope::only(people, findings))
     }
 }
 

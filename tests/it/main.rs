@@ -7,6 +7,7 @@ mod support;
 
 mod cli;
 mod clients;
+mod connections;
 mod exactly_once;
 mod hash_or_reason;
 mod least_privilege;

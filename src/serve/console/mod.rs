@@ -1,7 +1,7 @@
 //! The pages of the console. `layout` has their parts; each page is a file with its routes and what it asks of the rooms
 //! below.
 
-mod connections;
+pub(crate) mod connections;
 pub(crate) mod layout;
 
 use axum::Router;

@@ -3,6 +3,8 @@
 //! Audit records name people by user principal name, which may be an old one, or by another of their addresses. So a
 //! person is known here by all of them: principal name, mail, every proxy address, and the object id.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -13,14 +15,15 @@ use crate::error::{Code, Error, Result};
 use crate::http::header::{HeaderName, HeaderValue};
 use crate::http::{Answer, Request, StatusCode, Url, parse_json};
 use crate::limits;
-use crate::source::{ResolvedScope, Scope};
+use crate::source::{Member, ResolvedScope, Scope, ScopeFinding};
 
-const USER_FIELDS: &str = "id,userPrincipalName,mail,proxyAddresses,accountEnabled,userType,assignedPlans";
+const USER_FIELDS: &str = "id,displayName,userPrincipalName,mail,proxyAddresses,accountEnabled,userType,assignedPlans";
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct User {
     id: String,
+    display_name: Option<String>,
     user_principal_name: Option<String>,
     mail: Option<String>,
     proxy_addresses: Option<Vec<String>>,
@@ -53,9 +56,16 @@ impl User {
             .chain(proxies)
     }
 
-    fn is_named(&self, name: &str) -> bool {
-        let name = name.to_lowercase();
-        self.aliases().any(|alias| alias.to_lowercase() == name)
+    fn into_person(self) -> (Member, Vec<String>) {
+        let names = self.aliases().map(str::to_owned).collect();
+        let lower = |text: &String| text.to_lowercase();
+        let member = Member {
+            address: self.user_principal_name.as_ref().map_or_else(|| self.id.clone(), lower),
+            mail: self.mail.as_ref().filter(|mail| !mail.is_empty()).map(lower),
+            name: self.display_name,
+            object_id: self.id,
+        };
+        (member, names)
     }
 
     /// Why this person will hardly send anything that can be read, if so.
@@ -83,70 +93,79 @@ impl Tenant {
             Scope::Users(entries) => self.resolve_users(entries, &mut findings).await?,
             Scope::Groups(entries) => self.resolve_groups(entries, &mut findings).await?,
         };
-        let aliases = users.iter().flat_map(|user| user.aliases().map(|alias| (alias.to_owned(), user.id.clone())));
-        Ok(ResolvedScope::only(aliases, findings))
+        Ok(ResolvedScope::only(users.into_iter().map(User::into_person), findings))
     }
 
-    async fn resolve_users(&self, entries: &[String], findings: &mut Vec<String>) -> Result<Vec<User>> {
-        let all = match entries.len() {
-            0..=limits::SINGLE_LOOKUPS => None,
-            _ => Some(self.all_users().await?),
-        };
+    /// Few entries are looked up one by one; for many the directory is read once, page by page, and each page is matched
+    /// against the entries and dropped. So 100,000 entries cost a hundred requests and no more memory than they need.
+    async fn resolve_users(&self, entries: &[String], findings: &mut Vec<ScopeFinding>) -> Result<Vec<User>> {
         let mut users = Vec::new();
-        for entry in entries {
-            let name = entry.trim();
-            let user = match &all {
-                Some(all) => all.iter().find(|user| user.is_named(name)).cloned(),
-                None => self.user(name).await?,
-            };
-            let Some(user) = user else {
-                findings.push(format!("the directory has no user `{name}`"));
-                continue;
-            };
-            findings.extend(user.lacks_mailbox().map(|why| format!("the user `{name}` {why}")));
-            users.push(user);
+        let mut found = vec![false; entries.len()];
+        let mut take = |entry: &str, user: &User, findings: &mut Vec<ScopeFinding>| {
+            findings.extend(user.lacks_mailbox().map(|why| finding(entry, format!("the user `{entry}` {why}"))));
+            users.push(user.clone());
+        };
+        if entries.len() <= limits::SINGLE_LOOKUPS {
+            for (place, entry) in entries.iter().map(|entry| entry.trim()).enumerate() {
+                if let Some(user) = self.user(entry).await? {
+                    found[place] = true;
+                    take(entry, &user, findings);
+                }
+            }
+        } else {
+            let mut places: HashMap<String, Vec<usize>> = HashMap::new();
+            for (place, entry) in entries.iter().enumerate() {
+                places.entry(entry.trim().to_lowercase()).or_default().push(place);
+            }
+            let mut pages = self.directory(self.all_users_url()?, false);
+            while let Some(page) = pages.next::<User>(self).await? {
+                for user in page {
+                    let names: BTreeSet<String> = user.aliases().map(str::to_lowercase).collect();
+                    for place in names.iter().filter_map(|name| places.get(name)).flatten() {
+                        if !std::mem::replace(&mut found[*place], true) {
+                            take(entries[*place].trim(), &user, findings);
+                        }
+                    }
+                }
+            }
         }
+        let missing = entries.iter().zip(&found).filter(|(_, is_found)| !**is_found).map(|(entry, _)| entry.trim());
+        findings.extend(missing.map(|entry| finding(entry, format!("the directory has no user `{entry}`"))));
         Ok(users)
     }
 
-    async fn resolve_groups(&self, entries: &[String], findings: &mut Vec<String>) -> Result<Vec<User>> {
-        let mut users: Vec<User> = Vec::new();
-        for entry in entries {
-            let name = entry.trim();
-            let Some(group) = self.group(name).await? else {
-                findings.push(format!("the directory has no group `{name}`"));
+    async fn resolve_groups(&self, entries: &[String], findings: &mut Vec<ScopeFinding>) -> Result<Vec<User>> {
+        let mut users: BTreeMap<String, User> = BTreeMap::new();
+        for entry in entries.iter().map(|entry| entry.trim()) {
+            let Some(group) = self.group(entry).await? else {
+                let what = match self.user(entry).await? {
+                    Some(_) => format!("`{entry}` is a user and not a group"),
+                    None => format!("the directory has no group `{entry}` (dynamic distribution groups are not in it)"),
+                };
+                findings.push(finding(entry, what));
                 continue;
             };
             let members = self.members(&group).await?;
             if members.is_empty() {
-                findings.push(format!("the group `{name}` has no members that can be seen"));
+                findings.push(finding(entry, format!("the group `{entry}` has no members that can be seen")));
             }
-            users.extend(members);
+            users.extend(members.into_iter().map(|user| (user.id.clone(), user)));
         }
-        users.sort_by(|one, other| one.id.cmp(&other.id));
-        users.dedup_by(|second, first| second.id == first.id);
         // Where the rights do not suffice, members come with their ids only.
-        let is_bare = |user: &User| user.user_principal_name.is_none() && user.mail.is_none();
-        let bare = users.iter().filter(|user| is_bare(user)).count();
-        if bare > limits::SINGLE_LOOKUPS {
-            let all = self.all_users().await?;
-            for user in users.iter_mut().filter(|user| is_bare(user)) {
-                if let Some(known) = all.iter().find(|known| known.id == user.id) {
-                    *user = known.clone();
-                }
-            }
-        } else {
-            for user in users.iter_mut().filter(|user| is_bare(user)) {
-                if let Some(known) = self.user(&user.id).await? {
-                    *user = known;
-                }
-            }
+        let bare: Vec<String> = users
+            .values()
+            .filter(|user| user.user_principal_name.is_none() && user.mail.is_none())
+            .map(|user| user.id.clone())
+            .collect();
+        let mut ignored = Vec::new();
+        for user in self.resolve_users(&bare, &mut ignored).await? {
+            users.insert(user.id.clone(), user);
         }
-        findings.extend(users.iter().filter_map(|user| {
+        findings.extend(users.values().filter_map(|user| {
             let name = user.user_principal_name.as_deref().unwrap_or(&user.id);
-            user.lacks_mailbox().map(|why| format!("the member `{name}` {why}"))
+            user.lacks_mailbox().map(|why| finding(name, format!("the member `{name}` {why}")))
         }));
-        Ok(users)
+        Ok(users.into_values().collect())
     }
 
     /// One user, by object id, principal name, mail, or any of the addresses.
@@ -195,10 +214,9 @@ impl Tenant {
         self.directory_pages(url, true).await
     }
 
-    async fn all_users(&self) -> Result<Vec<User>> {
+    fn all_users_url(&self) -> Result<Url> {
         let page_size = limits::DIRECTORY_PAGE.to_string();
-        let url = self.graph_url(&["users"], &[("$select", USER_FIELDS), ("$top", page_size.as_str())])?;
-        self.directory_pages(url, false).await
+        self.graph_url(&["users"], &[("$select", USER_FIELDS), ("$top", page_size.as_str())])
     }
 
     pub(super) async fn check_directory(&self) -> Result<()> {
@@ -207,23 +225,18 @@ impl Tenant {
         Ok(())
     }
 
-    /// Reads a collection, all pages. `is_advanced`: a cast needs the eventual index, or is refused.
-    async fn directory_pages<T: serde::de::DeserializeOwned>(&self, mut url: Url, is_advanced: bool) -> Result<Vec<T>> {
+    /// Reads a collection, all pages at once. `is_advanced`: a cast needs the eventual index, or is refused.
+    async fn directory_pages<T: serde::de::DeserializeOwned>(&self, url: Url, is_advanced: bool) -> Result<Vec<T>> {
         let mut all = Vec::new();
-        for _ in 0..limits::PAGES {
-            let mut request = Request::get("directory", url);
-            if is_advanced {
-                request =
-                    request.header(HeaderName::from_static("consistencylevel"), HeaderValue::from_static("eventual"));
-            }
-            let page: Page<T> = self.http.json(&request, &self.graph_directory()).await?;
-            all.extend(page.value);
-            match page.next {
-                Some(next) => url = self.graph_link(&next)?,
-                None => return Ok(all),
-            }
+        let mut pages = self.directory(url, is_advanced);
+        while let Some(page) = pages.next(self).await? {
+            all.extend(page);
         }
-        Err(Error::new(Code::ServiceProtocol, "graph's pages of the directory never end"))
+        Ok(all)
+    }
+
+    fn directory(&self, url: Url, is_advanced: bool) -> Pages {
+        Pages { next: Some(url), is_advanced, read: 0 }
     }
 
     /// Reads one object, which may not exist.
@@ -234,4 +247,33 @@ impl Tenant {
         };
         self.http.read(&Request::get("directory", url), &self.graph_directory(), read).await
     }
+}
+
+/// A collection of the directory, page by page.
+struct Pages {
+    next: Option<Url>,
+    is_advanced: bool,
+    read: usize,
+}
+
+impl Pages {
+    /// The next page, which may be empty; nothing after the last.
+    async fn next<T: serde::de::DeserializeOwned>(&mut self, tenant: &Tenant) -> Result<Option<Vec<T>>> {
+        let Some(url) = self.next.take() else { return Ok(None) };
+        self.read += 1;
+        if self.read > limits::PAGES {
+            return Err(Error::new(Code::ServiceProtocol, "graph's pages of the directory never end"));
+        }
+        let mut request = Request::get("directory", url);
+        if self.is_advanced {
+            request = request.header(HeaderName::from_static("consistencylevel"), HeaderValue::from_static("eventual"));
+        }
+        let page: Page<T> = tenant.http.json(&request, &tenant.graph_directory()).await?;
+        self.next = page.next.map(|next| tenant.graph_link(&next)).transpose()?;
+        Ok(Some(page.value))
+    }
+}
+
+fn finding(entry: &str, what: String) -> ScopeFinding {
+    ScopeFinding { entry: entry.to_owned(), what }
 }

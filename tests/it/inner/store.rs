@@ -22,6 +22,8 @@ use tokio::sync::Notify;
 pub(crate) enum Failure {
     /// With an error, and nothing was written.
     Before,
+    /// With the refusal of a storage that lets nobody write.
+    Denied,
     /// With an error, although it was written.
     After,
     /// It never returns, and nothing was written.
@@ -56,6 +58,9 @@ impl FaultyStore {
         if matches!(self.failure, Failure::HangBefore | Failure::HangAfter) {
             self.hung.notify_one();
             std::future::pending::<()>().await;
+        }
+        if self.failure == Failure::Denied {
+            return object_store::Error::PermissionDenied { path: path.to_string(), source: "read only".into() };
         }
         object_store::Error::Generic {
             store: "faulty",

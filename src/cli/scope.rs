@@ -1,0 +1,149 @@
+//! Whose mailboxes: the options that say it, whom they mean, and the list of those whom a connection monitors.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::exit::Exit;
+use super::{Context, output};
+use crate::connection::preview::{Preview, preview};
+use crate::connection::scope_csv::{self, ScopeCsv};
+use crate::connection::{Connection, Registry};
+use crate::error::{Code, Error, Result, ResultExt};
+use crate::run::Failure;
+use crate::source::{Scope, Source as _};
+
+/// How long a person waits to see whom a scope means; a directory of 100,000 users is read in about a minute.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Whose mailboxes.
+#[derive(Debug, Args)]
+pub(super) struct ScopeArguments {
+    /// Whose mailboxes: `all`
+    #[arg(long, value_name = "all", value_parser = ["all"], group = "who")]
+    scope: Option<String>,
+    /// CSV of users to monitor: addresses, user principal names or object ids
+    #[arg(long, value_name = "FILE", group = "who")]
+    users: Option<PathBuf>,
+    /// CSV of groups whose members to monitor, nested groups included
+    #[arg(long, value_name = "FILE", group = "who")]
+    groups: Option<PathBuf>,
+}
+
+/// A scope as the options give it, with the file that it came from.
+pub(super) struct Given {
+    pub(super) scope: Scope,
+    csv: Option<ScopeCsv>,
+}
+
+impl ScopeArguments {
+    pub(super) fn read(&self) -> Result<Given> {
+        let (path, scope): (_, fn(Vec<String>) -> Scope) = match (&self.users, &self.groups) {
+            (Some(path), _) => (path, Scope::Users),
+            (None, Some(path)) => (path, Scope::Groups),
+            (None, None) => return Ok(Given { scope: Scope::All, csv: None }),
+        };
+        let doing = format!("cannot read the scope `{}`", path.display());
+        let bytes = std::fs::read(path).or_error(Code::Configuration, &doing)?;
+        let csv = scope_csv::read(&bytes).map_err(|error| error.context(doing))?;
+        Ok(Given { scope: scope(csv.entries.clone()), csv: Some(csv) })
+    }
+}
+
+/// What became of the question whom a scope means.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Resolved {
+    #[serde(flatten)]
+    preview: Option<Preview>,
+    /// Why nobody could be asked.
+    error: Option<Failure>,
+}
+
+/// Says whom a scope means before it is saved. A tenant that cannot be asked yet is no hindrance: consent comes later.
+///
+/// # Errors
+/// `configuration` when the scope means nobody at all.
+pub(super) async fn resolve(context: &Context, connection: &Connection, given: &Given) -> Result<Resolved> {
+    let asked = async { preview(&connection.source(context.clock.clone())?, &given.scope, given.csv.as_ref()).await };
+    let resolved = tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| {
+        Err(Error::new(Code::ServiceUnavailable, "the directory did not answer within two minutes"))
+    });
+    let preview = match resolved {
+        Ok(preview) => preview,
+        Err(error) => {
+            for finding in given.csv.iter().flat_map(|csv| &csv.findings) {
+                output::say(format_args!("warning: {finding}"));
+            }
+            output::say(format_args!("warning: whom the scope means cannot be asked yet: {error}"));
+            return Ok(Resolved { preview: None, error: Some(Failure::from(&error)) });
+        }
+    };
+    for finding in &preview.findings {
+        output::say(format_args!("warning: {finding}"));
+    }
+    if let Some(people) = preview.people {
+        let names: Vec<&str> = preview.sample.iter().map(|member| member.address.as_str()).collect();
+        let more = if people > names.len() { ", …" } else { "" };
+        output::say(format_args!("The scope means {people} people: {}{more}", names.join(", ")));
+        if people == 0 {
+            return Err(Error::new(Code::Configuration, "the scope means nobody, so nothing would be monitored"));
+        }
+    }
+    Ok(Resolved { preview: Some(preview), error: None })
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  waybill --lake ./lake connection scope 'Contoso mail' --output csv > monitored.csv"
+)]
+pub(super) struct Members {
+    /// Display name or id
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// How the people are written
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// How people are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For a person.
+    #[default]
+    Table,
+    /// One JSON object.
+    Json,
+    /// Comma-separated, with a header.
+    Csv,
+}
+
+/// Lists whom a connection monitors now.
+pub(super) async fn members(context: &Context, arguments: Members) -> Result<Exit> {
+    let lake = context.lake()?;
+    let connection = Registry::of(&lake).get(&arguments.name).await?;
+    let resolved = connection.source(context.clock.clone())?.resolve_scope(&connection.scope).await?;
+    for finding in &resolved.findings {
+        output::say(format_args!("warning: {finding}"));
+    }
+    let Some(members) = resolved.members() else {
+        output::say("The scope is `all`: everybody is monitored.");
+        if arguments.output == Format::Json {
+            output::json(&serde_json::json!({ "people": null, "members": [] }))?;
+        }
+        return Ok(Exit::DONE);
+    };
+    match arguments.output {
+        Format::Json => output::json(&serde_json::json!({ "people": members.len(), "members": members }))?,
+        Format::Csv => output::line(scope_csv::write(members).trim_end())?,
+        Format::Table => output::table(
+            &["address", "mail", "name", "object id"],
+            members.iter().map(|member| {
+                let text = |text: &Option<String>| text.clone().unwrap_or_default();
+                vec![member.address.clone(), text(&member.mail), text(&member.name), member.object_id.clone()]
+            }),
+        )?,
+    }
+    Ok(Exit::DONE)
+}
