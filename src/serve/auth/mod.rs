@@ -100,7 +100,6 @@ impl Viewer {
     ///
     /// # Errors
     /// `not-allowed`.
-    #[allow(dead_code, reason = "for pages that are being built")]
     pub(crate) fn require(&self, role: Role) -> Result<()> {
         if self.role >= role {
             return Ok(());
@@ -110,7 +109,6 @@ impl Viewer {
     }
 
     /// Whether this role or a higher one is held; for what a page offers.
-    #[allow(dead_code, reason = "for pages that are being built")]
     pub(crate) fn may(&self, role: Role) -> bool {
         self.role >= role
     }
