@@ -200,6 +200,9 @@ pub const SERVE_BODY_BYTES: usize = 1024 * 1024;
 /// Bytes of an upload: a list of a million people.
 pub const SERVE_UPLOAD_BYTES: usize = 64 * 1024 * 1024;
 
+/// Bytes of a body that is too large that are taken and thrown away, so that its sender hears the refusal.
+pub const SERVE_DISCARD_BYTES: usize = 256 * 1024 * 1024;
+
 /// Fields of a form.
 pub const SERVE_FORM_FIELDS: usize = 100;
 
