@@ -13,7 +13,7 @@ use chrono::{DateTime, NaiveDate};
 use crate::clock::Time;
 use crate::error::{Code, Error, Result};
 use crate::event::schema::{ColumnType, TableName, list_element, table};
-use crate::event::{EVENT_ACTION, FileEvent, Gap, HashStatus, Quarantined, Run};
+use crate::event::{EVENT_ACTION, FileEvent, Gap, HashStatus, Quarantined, Run, RunKind};
 
 /// A row of one of our tables.
 pub trait Row {
@@ -233,6 +233,7 @@ impl Row for Run {
             "scope_people" => Number(self.scope_people),
             "waybill_version" => Text(Some(&self.waybill_version)),
             "error" => Text(self.error.as_deref()),
+            "kind" => Text(self.kind.map(RunKind::as_str)),
             "run_date" => Date(self.started_at.date_naive()),
             _ => return None,
         })
@@ -531,6 +532,7 @@ mod tests {
             scope_people: None,
             waybill_version: "0".into(),
             error: None,
+            kind: Some(RunKind::Backfill),
         };
         let gap = Gap {
             gap_id: "g".into(),

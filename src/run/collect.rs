@@ -39,6 +39,8 @@ pub(super) struct Collector {
     /// Mailboxes that refused, and messages that were found.
     denied: HashSet<String>,
     found: u64,
+    /// Ids of gaps and of quarantined records that have their rows; only of interest to a backfill, which may be repeated.
+    pub(super) told: Option<HashSet<String>>,
     pub(super) report: Report,
 }
 
@@ -70,13 +72,14 @@ impl Collector {
             last_commit,
             denied: HashSet::new(),
             found: 0,
+            told: None,
             report,
         }
     }
 
-    /// Whether the connection has never committed.
-    pub(super) fn is_first(&self) -> bool {
-        self.before.is_none()
+    /// Whether an earlier run has asked the feed for anything.
+    pub(super) fn has_asked(&self) -> bool {
+        self.state.watermark > self.state.since
     }
 
     pub(super) fn extend(&mut self, now: Time) -> Vec<Lost> {
@@ -89,21 +92,25 @@ impl Collector {
 
     /// Says that a blob is on its way, so that a send of it is counted for the right window.
     pub(super) fn listed(&mut self, window: Window, blobs: &[ContentBlob]) {
-        let newest = blobs.iter().map(|blob| blob.created).max();
-        self.state.newest_content = self.state.newest_content.max(newest);
+        // A past window of a backfill says nothing about how far the feed has come.
         if let Some(open) = self.state.windows.iter_mut().find(|open| open.window == window) {
             open.listed = true;
+            let newest = blobs.iter().map(|blob| blob.created).max();
+            self.state.newest_content = self.state.newest_content.max(newest);
         }
         self.report.windows += 1;
     }
 
-    /// Says that a window could not be listed; it stays open for the next run.
+    /// Says that a window could not be listed. It stays open for the next run; the one of a backfill, which is in no
+    /// state, makes the backfill fail.
     pub(super) fn not_listed(&mut self, window: Window, error: &Error) {
         self.report.windows_failed += 1;
         self.report.failed(error);
         if error.code() == Code::GapTooOld {
             self.lost(Lost { window, reason: reason(error) });
             self.state.windows.retain(|open| open.window != window);
+        } else if self.state.windows.iter().all(|open| open.window != window) {
+            self.report.end_with(error);
         }
     }
 
@@ -352,14 +359,18 @@ impl Collector {
     ) {
         self.report.gaps += 1;
         let found_at = self.stamp.started_at;
+        let gap_id = gap_id(&GapKey {
+            connection_id: &self.stamp.connection_id.to_string(),
+            kind,
+            window: window.map(Into::into),
+            content_blob_id: blob_id.as_deref(),
+            subject: subject.as_deref(),
+        });
+        if self.was_told(&gap_id) {
+            return;
+        }
         self.outbox.gaps.push(Gap {
-            gap_id: gap_id(&GapKey {
-                connection_id: &self.stamp.connection_id.to_string(),
-                kind,
-                window: window.map(Into::into),
-                content_blob_id: blob_id.as_deref(),
-                subject: subject.as_deref(),
-            }),
+            gap_id,
             found_at,
             kind,
             connection_id: self.stamp.connection_id.to_string(),
@@ -369,20 +380,25 @@ impl Collector {
             content_blob_id: blob_id,
             subject,
             reason,
-            // The command that fills a gap from an export takes its place here.
-            remedy: window.map(|window| {
-                let second = |time: Time| time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-                format!("export the audit log from {} to {} in Purview", second(window.start()), second(window.end()))
-            }),
+            remedy: window.map(|window| super::backfill::remedy(&self.stamp.connection_name, window)),
             run_id: self.stamp.run_id.to_string(),
         });
+    }
+
+    /// Whether a gap or quarantined record has its row already.
+    fn was_told(&mut self, id: &str) -> bool {
+        self.told.as_mut().is_some_and(|told| !told.insert(id.to_owned()))
     }
 
     fn quarantine(&mut self, blob_id: &str, record: UnreadableRecord, now: Time) {
         self.report.quarantined += 1;
         let connection_id = self.stamp.connection_id.to_string();
+        let quarantine_id = quarantine_id(&QuarantineKey { connection_id: &connection_id, raw: &record.raw });
+        if self.was_told(&quarantine_id) {
+            return;
+        }
         self.outbox.quarantine.push(Quarantined {
-            quarantine_id: quarantine_id(&QuarantineKey { connection_id: &connection_id, raw: &record.raw }),
+            quarantine_id,
             found_at: now,
             connection_id,
             connection_name: self.stamp.connection_name.clone(),

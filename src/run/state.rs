@@ -119,6 +119,12 @@ impl State {
         }
     }
 
+    /// Records that need no second look: their fate is known, or their message is owed.
+    pub fn met_ids(&self) -> impl Iterator<Item = &str> {
+        let seen = self.seen.iter().flat_map(|seen| &seen.ids);
+        seen.chain(self.owed.messages.iter().map(|owed| &owed.send.id)).map(String::as_str)
+    }
+
     /// Remembers records, and forgets those that the feed can no longer repeat or that are too many.
     pub fn remember(&mut self, ids: Vec<String>, now: Time) {
         if !ids.is_empty() {
