@@ -322,8 +322,8 @@ impl Counts {
     fn finish(mut self) -> Estimate {
         let busiest = self.mailboxes.values().max().copied().unwrap_or(0);
         let turns = |requests: u64, at_once: usize| requests.div_ceil(at_once as u64);
-        let turns =
-            turns(busiest, limits::REQUESTS_PER_MAILBOX).max(turns(self.estimate.requests, limits::GRAPH_REQUESTS_START));
+        let turns = turns(busiest, limits::REQUESTS_PER_MAILBOX)
+            .max(turns(self.estimate.requests, limits::GRAPH_REQUESTS_START));
         let asking = turns.saturating_mul(limits::REQUEST_TIME.as_millis() as u64).div_ceil(1000);
         self.estimate.seconds = asking.max(self.estimate.bytes.div_ceil(limits::HASHED_BYTES_PER_SECOND));
         self.estimate

@@ -60,7 +60,8 @@ pub(super) fn past(interval: Window, now: Time) -> (Vec<Window>, Option<Lost>) {
     let now = whole_seconds(now);
     let oldest = now - limits::FEED_MEMORY;
     let start = whole_seconds(interval.start());
-    let end = whole_seconds(interval.end() + (chrono::Duration::seconds(1) - chrono::Duration::nanoseconds(1))).min(now);
+    let end =
+        whole_seconds(interval.end() + (chrono::Duration::seconds(1) - chrono::Duration::nanoseconds(1))).min(now);
     let lost = Window::new(start, end.min(oldest)).map(|window| {
         let reason = format!("{}: the feed had forgotten this time when a backfill asked for it", Code::GapTooOld);
         Lost { window, reason }
