@@ -236,7 +236,8 @@ pub async fn estimate<S: Source>(job: Job, past: Past, source: Arc<S>, lake: &La
         lost: lost.map(|lost| lost.window),
         ..Estimate::default()
     };
-    let counting = Counting {
+    let counting = Arc::new(Counting {
+        source,
         scope,
         recall: Recall::of(lake),
         counts: Mutex::new(Counts {
@@ -244,27 +245,34 @@ pub async fn estimate<S: Source>(job: Job, past: Past, source: Arc<S>, lake: &La
             mailboxes: HashMap::new(),
             estimate,
         }),
-    };
-    let blobs = futures::stream::iter(windows.iter().map(Ok))
-        .and_then(|window| source.list(*window))
-        .map_ok(|blobs| futures::stream::iter(blobs.into_iter().map(Ok)))
-        .try_flatten();
-    let count = blobs.try_for_each_concurrent(limits::BLOBS_AT_ONCE, async |blob| {
-        counting.blob(&*source, &blob).await?;
-        job.progress.blobs_read.add(1);
-        Ok(())
     });
-    interruptible(&job.interrupt, count).await?;
-    Ok(counting.counts.into_inner().unwrap_or_else(PoisonError::into_inner).finish())
+    interruptible(&job.interrupt, count(&counting, windows)).await?;
+    let counts = std::mem::take(&mut *counting.counts.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok(counts.finish())
+}
+
+async fn count<S: Source>(counting: &Arc<Counting<S>>, windows: Vec<Window>) -> Result<()> {
+    for window in windows {
+        let blobs = counting.source.list(window).await?;
+        futures::stream::iter(blobs.into_iter().map(|blob| Ok((Arc::clone(counting), blob))))
+            .try_for_each_concurrent(
+                limits::BLOBS_AT_ONCE,
+                |(counting, blob)| async move { counting.blob(&blob).await },
+            )
+            .await?;
+    }
+    Ok(())
 }
 
 /// What the counting of blobs shares.
-struct Counting {
+struct Counting<S> {
+    source: Arc<S>,
     scope: ResolvedScope,
     recall: Recall,
     counts: Mutex<Counts>,
 }
 
+#[derive(Default)]
 struct Counts {
     /// Records that were met.
     taken: HashSet<Uuid>,
@@ -273,9 +281,9 @@ struct Counts {
     estimate: Estimate,
 }
 
-impl Counting {
-    async fn blob<S: Source>(&self, source: &S, blob: &ContentBlob) -> Result<()> {
-        let mut chunks = source.read(blob);
+impl<S: Source> Counting<S> {
+    async fn blob(&self, blob: &ContentBlob) -> Result<()> {
+        let mut chunks = self.source.read(blob);
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk?;
             self.change(|counts| {
