@@ -188,7 +188,7 @@ pub struct Estimate {
     pub window_start: Option<Time>,
     /// The first moment after.
     pub window_end: Option<Time>,
-    /// Windows that would be listed, or one for all files.
+    /// Windows of the feed that would be listed; none for files.
     pub windows: u64,
     /// The part that the feed no longer holds.
     pub lost: Option<Window>,
@@ -232,7 +232,7 @@ pub async fn estimate<S: Source>(job: Job, past: Past, source: Arc<S>, lake: &La
         connection: job.connection_name.clone(),
         window_start,
         window_end,
-        windows: windows.len() as u64,
+        windows: if matches!(past, Past::Export { .. }) { 0 } else { windows.len() as u64 },
         lost: lost.map(|lost| lost.window),
         ..Estimate::default()
     };
@@ -342,9 +342,13 @@ impl Estimate {
     /// The summary for a person.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let Self { records, blobs, windows, sends, new, known, out_of_scope, .. } = self;
+        let place = match windows {
+            0 => format!("{blobs} files"),
+            _ => format!("{blobs} blobs of {windows} windows"),
+        };
         let mut lines = vec![
             ("connection", self.connection.clone()),
-            ("audit records", format!("{records} in {blobs} blobs of {windows} windows")),
+            ("audit records", format!("{records} in {place}")),
             ("sends", format!("{sends}: {new} to look for, {known} known, {out_of_scope} out of scope")),
             ("attachments", format!("{} named by the records, {} bytes", self.attachments, self.bytes)),
             ("requests", format!("about {} to Graph", self.requests)),

@@ -15,7 +15,7 @@ use super::state::{OwedBlob, OwedHash, OwedMessage, State};
 use crate::clock::Time;
 use crate::error::{Code, Error, Result};
 use crate::event::id::{GapKey, QuarantineKey, gap_id, quarantine_id};
-use crate::event::{FileEvent, Gap, GapKind, HashStatus, Quarantined};
+use crate::event::{FileEvent, Gap, GapKind, HashStatus, Quarantined, RunKind};
 use crate::lake::{Commit, Committed, Outbox, Writer};
 use crate::limits;
 use crate::source::{ContentBlob, UnreadableRecord, Window};
@@ -176,7 +176,10 @@ impl Collector {
     /// Commits what came together; returns the event ids that are in the lake now.
     pub(super) async fn commit(&mut self, now: Time) -> Result<Vec<String>> {
         let met = std::mem::take(&mut self.met);
-        self.state.remember(met, now);
+        match self.report.kind {
+            RunKind::Run | RunKind::Owed => self.state.remember(met, now),
+            RunKind::Backfill => self.state.remember_past(met, now),
+        }
         self.state.check(self.before.as_ref())?;
         let mut rows = std::mem::take(&mut self.rows);
         self.row_of.clear();

@@ -117,6 +117,10 @@ async fn execute<S: Source>(job: Job, past: Option<Past>, source: Arc<S>, lake: 
         }
     }
 
+    if matches!(past, Some(Past::Export { .. })) {
+        // Files are no windows of the feed, and the run's row must tell from where it was filled.
+        collector.report.windows = 0;
+    }
     collector.report.usage = source.usage();
     let is_whole = ended.is_ok() && kind == RunKind::Run;
     match ended {

@@ -130,6 +130,18 @@ impl State {
         if !ids.is_empty() {
             self.seen.push_back(Seen { at: now, ids });
         }
+        self.forget(now);
+    }
+
+    /// Remembers records of a past interval: the first to be forgotten, since the feed repeats the others sooner.
+    pub fn remember_past(&mut self, ids: Vec<String>, now: Time) {
+        if !ids.is_empty() {
+            self.seen.push_front(Seen { at: now, ids });
+        }
+        self.forget(now);
+    }
+
+    fn forget(&mut self, now: Time) {
         let mut count: usize = self.seen.iter().map(|seen| seen.ids.len()).sum();
         while let Some(oldest) = self.seen.front() {
             if count <= limits::SEEN_RECORDS && oldest.at >= now - limits::SEEN_TIME {

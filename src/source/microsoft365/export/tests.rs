@@ -157,7 +157,8 @@ fn a_damaged_line_of_csv_costs_itself_only_and_is_named() {
         for piece in [1, 50, 100_000] {
             let all = read(file.as_bytes(), piece).unwrap();
             assert_eq!((ids(&all), all.records), (vec!["a", "c", "d"], 4), "{line}");
-            assert_eq!(reasons(&all), [format!("line 3: {reason}")], "{line}");
+            let [found] = reasons(&all)[..] else { panic!("{line}: {:?}", reasons(&all)) };
+            assert!(found.starts_with(&format!("line 3: {reason}")), "{line}: {found}");
         }
     }
     let cut = &good[..good.len() - 40];

@@ -438,7 +438,8 @@ impl Records {
             return false;
         };
         self.at += skipped;
-        if !matches!(buffer[self.at], b',' | b']' | b'{') {
+        let ends_line = self.form == Form::Export && buffer[self.end.min(self.at)..self.at].contains(&b'\n');
+        if !matches!(buffer[self.at], b',' | b']' | b'{') && !ends_line {
             return self.lose_the_way();
         }
         self.accept(&buffer[self.start..self.end], Check::Needed, out);
