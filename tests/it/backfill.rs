@@ -23,7 +23,7 @@ use crate::support::{self, ended, write};
 
 impl Tenant {
     /// Fills the time between two minutes from the feed.
-    async fn backfill(&self, lake: &Lake, from: i64, to: i64) -> Result<Report> {
+    pub(crate) async fn backfill(&self, lake: &Lake, from: i64, to: i64) -> Result<Report> {
         let past = Past::Feed(Window::new(self.at(from), self.at(to)).unwrap());
         run::backfill(self.job(false), past, Arc::clone(&self.source), lake).await
     }
@@ -475,7 +475,8 @@ async fn a_gap_that_a_backfill_covers_is_no_longer_listed_as_open() {
     let (from, to) = (Some(noon() - waybill::limits::CONTENT_LATE), Some(tenant.at(8 * 24 * 60)));
     for (from, expected) in [(None, 1), (from, 0)] {
         let exported =
-            Exported::open(Arc::clone(&tenant.source), Uuid::from_u128(0x7e), &[path.clone()], from, to).unwrap();
+            Exported::open(Arc::clone(&tenant.source), Uuid::from_u128(0x7e), std::slice::from_ref(&path), from, to)
+                .unwrap();
         let past = Past::Export { from, to };
         run::backfill(tenant.job(false), past, Arc::new(exported), &lake).await.unwrap();
         assert_eq!(query(&lake, statement).await.len(), expected, "{from:?}");

@@ -12,7 +12,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use encoding_rs::{Decoder, UTF_16BE, UTF_16LE};
+use encoding_rs::{CoderResult, Decoder, UTF_16BE, UTF_16LE};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tokio::io::AsyncReadExt as _;
@@ -251,10 +251,18 @@ impl Reader {
     fn decode(&mut self, bytes: &[u8], is_last: bool) -> Result<RecordChunk> {
         match &mut self.encoding {
             Some(Encoding::Utf16(decoder)) => {
-                let length = decoder.max_utf8_buffer_length(bytes.len()).unwrap_or(bytes.len() * 4 + 16);
-                let mut text = String::with_capacity(length);
-                // What is no character is replaced; the string has room for all of it.
-                let _ = decoder.decode_to_string(bytes, &mut text, is_last);
+                let mut text = String::new();
+                let mut at = 0;
+                loop {
+                    text.reserve(decoder.max_utf8_buffer_length(bytes.len() - at).unwrap_or(bytes.len()).max(16));
+                    // What is no character is replaced.
+                    let (result, read, _) = decoder.decode_to_string(&bytes[at..], &mut text, is_last);
+                    at += read;
+                    match result {
+                        CoderResult::InputEmpty => break,
+                        CoderResult::OutputFull => {}
+                    }
+                }
                 self.parse(text.as_bytes())
             }
             Some(Encoding::Utf8) | None => self.parse(bytes),
