@@ -79,6 +79,25 @@ pub const WINDOW_MAX: chrono::Duration = chrono::Duration::hours(24);
 /// How far back the feed reaches; 5 minutes less than its 7 days, so that a listing never starts on the edge.
 pub const FEED_MEMORY: chrono::Duration = chrono::Duration::minutes(7 * 24 * 60 - 5);
 
+/// How long before it became available a record may have been made, when an export is asked for in place of the feed: one
+/// was seen 53 hours late.
+pub const CONTENT_LATE: chrono::Duration = chrono::Duration::days(3);
+
+/// Time that one request to Graph takes, for an estimate only: 100 to 500 ms are usual.
+pub const REQUEST_TIME: Duration = Duration::from_millis(300);
+
+/// Bytes hashed in a second, for an estimate only: MD5 and SHA-256 in turn on one core.
+pub const HASHED_BYTES_PER_SECOND: u64 = 500_000_000;
+
+/// Bytes of a file that are read at a time.
+pub const FILE_PIECE_BYTES: usize = 256 * 1024;
+
+/// Lines of a damaged CSV row after each of which a new row is looked for, before the whole row is given up.
+pub const CSV_RETRIES: u32 = 100;
+
+/// Bytes of one blob's unreadable records that are held until it was read to its end.
+pub const UNREADABLE_BYTES: usize = 64 * 1024 * 1024;
+
 /// How long a window that was read is listed again, with the same boundaries, because content may be listed later than
 /// it was created. Microsoft promises no latency; anomalies of hours are normal.
 pub const WINDOW_SETTLES: chrono::Duration = chrono::Duration::hours(12);

@@ -5,6 +5,7 @@
 //! May use: everything.
 
 mod authorize;
+mod backfill;
 mod connection;
 mod doctor;
 mod exit;
@@ -74,6 +75,8 @@ enum Command {
     Connection(Box<connection::Command>),
     /// One scheduled run: of a connection, of all, or of a job file
     Run(run::Arguments),
+    /// Fill a past interval, from the feed or from an exported audit log
+    Backfill(Box<backfill::Arguments>),
     /// Merge small files, retry owed hashes, tidy the logs, delete what nothing names
     Maintain(maintain::Arguments),
     /// Forensic Search: who sent which file, to whom, when
@@ -149,6 +152,9 @@ fn start(arguments: Arguments) -> Result<Exit> {
             Command::Connection(command) => connection::main(&context, *command).await,
             // Beside the tasks that it waits for: the thread that waits here would have to be woken for every message.
             Command::Run(arguments) => tokio::spawn(async move { run::main(&context, arguments).await })
+                .await
+                .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())),
+            Command::Backfill(arguments) => tokio::spawn(async move { backfill::main(&context, *arguments).await })
                 .await
                 .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())),
             Command::Maintain(arguments) => Box::pin(maintain::main(&context, arguments)).await,

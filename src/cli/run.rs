@@ -184,7 +184,16 @@ async fn alone(context: &Context, lake: &Lake, connection: Connection) -> Ended 
 pub(super) async fn one(context: &Context, lake: &Lake, connection: &Connection, owed_only: bool) -> Result<Report> {
     let source = Arc::new(connection.source(context.clock.clone())?);
     let progress = Arc::new(Progress::default());
-    let job = Job {
+    let job = job_of(context, connection, owed_only, &progress);
+    let run = Box::pin(run::run(job, source, lake));
+    let report = progress::watch(context, &connection.name, progress, run).await?;
+    say_error(&report);
+    Ok(report)
+}
+
+/// The run of a connection.
+pub(super) fn job_of(context: &Context, connection: &Connection, owed_only: bool, progress: &Arc<Progress>) -> Job {
+    Job {
         connection_id: connection.id,
         connection_name: connection.name.clone(),
         tenant_id: connection.application.tenant_id,
@@ -194,13 +203,14 @@ pub(super) async fn one(context: &Context, lake: &Lake, connection: &Connection,
         owed_only,
         clock: context.clock.clone(),
         interrupt: context.interrupt.clone(),
-        progress: Arc::clone(&progress),
-    };
-    let run = Box::pin(run::run(job, source, lake));
-    let report = progress::watch(context, &connection.name, progress, run).await?;
+        progress: Arc::clone(progress),
+    }
+}
+
+/// Says what ended a run before its time.
+pub(super) fn say_error(report: &Report) {
     if let Some(error) = &report.error {
         output::say(format_args!("error: {}", error.message));
         output::say(format_args!("hint: {}", error.hint.unwrap_or_default()));
     }
-    Ok(report)
 }

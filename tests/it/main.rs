@@ -5,6 +5,7 @@
 mod inner;
 mod support;
 
+mod backfill;
 mod cli;
 mod clients;
 mod connections;
