@@ -5,6 +5,7 @@
 mod inner;
 mod support;
 
+mod authorize;
 mod backfill;
 mod cli;
 mod clients;
