@@ -14,6 +14,7 @@ mod orders;
 mod output;
 mod progress;
 mod run;
+mod schedule;
 mod search;
 mod simulate;
 mod sql;
@@ -80,8 +81,17 @@ enum Command {
     Sql(sql::Arguments),
     /// What is wrong, and what to do about it
     Doctor(doctor::Arguments),
+    /// Run job files on their cron expressions, or render them for systemd, Kubernetes, Airflow
+    Schedule(schedule::Arguments),
     /// A Microsoft 365 tenant on this machine, for the demo and for tests
     Simulate(Box<simulate::Arguments>),
+}
+
+impl Command {
+    /// Whether it goes on running and its log lines are all that one sees of it.
+    fn is_service(&self) -> bool {
+        matches!(self, Self::Schedule(arguments) if arguments.is_service())
+    }
 }
 
 /// What a command is given beside its own arguments.
@@ -120,7 +130,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return Exit::from_clap(&error).into();
         }
     };
-    logs::start(&arguments.global);
+    logs::start(&arguments.global, arguments.command.is_service());
     match start(arguments) {
         Ok(exit) => exit.into(),
         // Whoever reads our output has had enough (`| head`): that is no failure to talk about.
@@ -151,6 +161,7 @@ fn start(arguments: Arguments) -> Result<Exit> {
             Command::Search(arguments) => search::main(&context, *arguments).await,
             Command::Sql(arguments) => sql::main(&context, arguments).await,
             Command::Doctor(arguments) => Box::pin(doctor::main(&context, arguments)).await,
+            Command::Schedule(arguments) => Box::pin(schedule::main(context, arguments)).await,
             Command::Simulate(arguments) => simulate::main(&context, *arguments).await,
         }
     });

@@ -244,20 +244,12 @@ mod tests {
             ("0 6,18 1,15 */3 *", "0 6,18 1,15 1,4,7,10 *"),
             ("0 0 13 * FRI", "0 0 13 * 5"),
             ("0 0 1-31 * FRI", "0 0 * * *"),
-            (
-                "1-59/2 */7 29 2 *",
-                &format!(
-                    "{} 0,7,14,21 29 2 *",
-                    (1..60).step_by(2).map(|n: u16| n.to_string()).collect::<Vec<_>>().join(",")
-                ),
-            ),
+            ("10-14/2 */7 29 2 *", "10,12,14 */7 29 2 *"),
         ] {
             let cron: Cron = text.parse().unwrap();
             let again: Cron = cron.plain().parse().unwrap();
             assert_eq!(again.fields, cron.fields);
-            if !text.contains("*/7") {
-                assert_eq!(cron.plain(), plain);
-            }
+            assert_eq!(cron.plain(), plain);
         }
     }
 
