@@ -17,6 +17,7 @@ mod one_commit;
 mod open_table;
 mod peers;
 mod read_only;
+mod schedule;
 mod stores;
 mod tidy;
 mod time_means_sent;
