@@ -161,7 +161,7 @@ fn a_job_that_fails_stops_neither_the_service_nor_the_other_jobs() {
     let ended = service.jobs(has_ended);
     let codes: Vec<_> = ended.iter().map(|job| job["last"]["exit_code"].clone()).collect();
     assert_eq!(codes, [2, 12, 0, 10]);
-    assert_eq!(ended[0]["last"]["error"], "there is no connection `nobody`; there are `bad`, `good`");
+    assert_eq!(ended[0]["last"]["error"], "there is no connection `nobody`; there is `bad`, `good`");
     let run = &ended[1]["last"]["runs"][0];
     assert!(run["error"].as_str().unwrap().contains("AADSTS7000215"), "{run}");
     let page = service.get("/metrics").1;
@@ -202,9 +202,7 @@ fn jobs_that_name_one_connection_run_it_one_after_the_other() {
 fn what_cannot_work_is_said_before_the_service_begins() {
     let lake = Lake::temp();
     let failed = |arguments: &[&str]| {
-        let mut all = vec!["schedule", "--listen", "127.0.0.1:0"];
-        all.extend(arguments);
-        let output = lake.output(&all);
+        let output = lake.command(&["schedule"]).args(arguments).output().unwrap();
         assert!(output.stdout.is_empty());
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     };

@@ -49,6 +49,9 @@ pub(super) async fn main(context: Context, arguments: Arguments) -> Result<Exit>
     let mut service = Service::new(Arc::clone(&context), files, Arc::clone(&board));
     let names: Vec<&str> = service.files.jobs().map(|job| job.name.as_str()).collect();
     info!(%address, jobs = names.len(), "schedule begins");
+    if !address.ip().is_loopback() {
+        warn!(%address, "whoever reaches this address can read the names and states of connections");
+    }
     let announcement = serde_json::json!({ "listen": format!("http://{address}"), "jobs": names });
     service.follow();
     tokio::spawn(serve(listener, board));
