@@ -257,3 +257,22 @@ pub const CONSENT_ANSWERED: chrono::Duration = chrono::Duration::minutes(10);
 
 /// Requests for consent that the console remembers; more than a few administrators at once are an attack.
 pub const CONSENTS_PENDING: usize = 100;
+
+/// By how much `waybill schedule` delays a job's start at most, unless its file says otherwise: enough that the jobs of
+/// one minute, and the machines of one hour, do not sign in at the same instant.
+pub const JITTER: chrono::Duration = chrono::Duration::minutes(1);
+
+/// The longest jitter that a job file may ask for; longer ones mean another cron expression.
+pub const JITTER_MAX: chrono::Duration = chrono::Duration::days(1);
+
+/// Missed fires of a job that are counted; beyond it the number says nothing, and counting takes time.
+pub const FIRES_COUNTED: usize = 10_000;
+
+/// By how much a clock may be set back before a schedule begins anew; less is waited out, so that no fire comes twice.
+pub const CLOCK_SET_BACK: chrono::Duration = chrono::Duration::hours(1);
+
+/// The longest sleep of `waybill schedule`: job files are reread and a clock that jumped is noticed after it.
+pub const SCHEDULE_TICK: Duration = Duration::from_secs(15);
+
+/// Time without a tick after which the health page of `waybill schedule` says that its loop is stuck.
+pub const SCHEDULE_STUCK: Duration = Duration::from_secs(120);

@@ -15,6 +15,7 @@ mod orders;
 mod output;
 mod progress;
 mod run;
+mod schedule;
 mod scope;
 mod search;
 mod serve;
@@ -87,8 +88,17 @@ enum Command {
     Serve(Box<serve::Arguments>),
     /// What is wrong, and what to do about it
     Doctor(doctor::Arguments),
+    /// Run job files on their cron expressions, or render them for systemd, Kubernetes, Airflow
+    Schedule(schedule::Arguments),
     /// A Microsoft 365 tenant on this machine, for the demo and for tests
     Simulate(Box<simulate::Arguments>),
+}
+
+impl Command {
+    /// Whether it goes on running and its log lines are all that one sees of it.
+    fn is_service(&self) -> bool {
+        matches!(self, Self::Schedule(arguments) if arguments.is_service())
+    }
 }
 
 /// What a command is given beside its own arguments.
@@ -127,7 +137,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return Exit::from_clap(&error).into();
         }
     };
-    logs::start(&arguments.global);
+    logs::start(&arguments.global, arguments.command.is_service());
     match start(arguments) {
         Ok(exit) => exit.into(),
         // Whoever reads our output has had enough (`| head`): that is no failure to talk about.
@@ -162,6 +172,7 @@ fn start(arguments: Arguments) -> Result<Exit> {
             Command::Sql(arguments) => sql::main(&context, arguments).await,
             Command::Serve(arguments) => Box::pin(serve::main(&context, *arguments)).await,
             Command::Doctor(arguments) => Box::pin(doctor::main(&context, arguments)).await,
+            Command::Schedule(arguments) => Box::pin(schedule::main(context, arguments)).await,
             Command::Simulate(arguments) => simulate::main(&context, *arguments).await,
         }
     });

@@ -237,9 +237,16 @@ fn an_interrupted_run_ends_with_130_and_the_next_one_continues() {
 
 #[test]
 fn every_command_explains_itself_with_an_example() {
-    for command in
-        [vec!["connection", "add"], vec!["run"], vec!["maintain"], vec!["search"], vec!["sql"], vec!["simulate"]]
-    {
+    for command in [
+        vec!["connection", "add"],
+        vec!["run"],
+        vec!["maintain"],
+        vec!["search"],
+        vec!["sql"],
+        vec!["simulate"],
+        vec!["schedule"],
+        vec!["schedule", "render"],
+    ] {
         let output = waybill().args(&command).arg("--help").output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && text.contains("Example"), "{command:?} has no example: {text}");

@@ -21,6 +21,7 @@ mod one_commit;
 mod open_table;
 mod peers;
 mod read_only;
+mod schedule;
 mod serve;
 mod stores;
 mod tidy;

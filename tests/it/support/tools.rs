@@ -12,7 +12,7 @@ use super::{Process, WAYBILL, clean, repository};
 /// How long a server may take to listen.
 const START: Duration = Duration::from_secs(60);
 
-/// Where the installed programs are: python, moto_server, azurite_blob, strace.
+/// Where the installed programs are: python, moto_server, azurite_blob, strace, systemd-analyze, airflow_python.
 static TOOLS: LazyLock<Result<BTreeMap<String, PathBuf>, String>> = LazyLock::new(|| {
     let setup = repository("tests/clients/setup");
     let output = clean(Command::new(&setup)).output().map_err(|error| format!("cannot start {setup:?}: {error}"))?;
@@ -51,7 +51,12 @@ pub(crate) fn path(name: &str) -> &'static Path {
 
 /// Runs one of `tests/clients/*.py`, which must succeed; what it said is shown if it does not.
 pub(crate) fn python(script: &str, arguments: &[&str]) {
-    let mut command = tool("python");
+    python_of("python", script, arguments);
+}
+
+/// The same with another Python than the one that most packages are installed for.
+pub(crate) fn python_of(python: &str, script: &str, arguments: &[&str]) {
+    let mut command = tool(python);
     command.arg(repository("tests/clients").join(script)).args(arguments).env("WAYBILL_BIN", WAYBILL);
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     let output = command.output().unwrap();
