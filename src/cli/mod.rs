@@ -97,7 +97,11 @@ enum Command {
 impl Command {
     /// Whether it goes on running and its log lines are all that one sees of it.
     fn is_service(&self) -> bool {
-        matches!(self, Self::Schedule(arguments) if arguments.is_service())
+        match self {
+            Self::Schedule(arguments) => arguments.is_service(),
+            Self::Serve(arguments) => arguments.is_service(),
+            _ => false,
+        }
     }
 }
 

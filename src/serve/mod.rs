@@ -10,7 +10,7 @@
 //! [`Form`](form::Form), which exists only when it came from one of our own pages. What a page shows it gets from the
 //! rooms below; nothing is decided here that the command line decides too.
 //!
-//! May use: `doctor`, `connection`, `lake`, `run`, `search`, `source`, `event`, `job`, and the base. Only it and the simulator know
+//! May use: `doctor`, `connection`, `lake`, `run`, `search`, `source`, `event`, `job`, and the base. Only it, the simulator and the health page of the schedule know
 //! `axum`.
 
 pub(crate) mod auth;
