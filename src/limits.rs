@@ -169,6 +169,13 @@ pub const DIRECTORY_PAGE: usize = 999;
 /// Entries of a scope that are looked up one by one; for more of them, reading the directory whole costs less.
 pub const SINGLE_LOOKUPS: usize = 20;
 
+/// Findings about a scope that are kept in full; the rest is counted. Nobody mends more of them at once, and each run
+/// logs and reports them.
+pub const SCOPE_FINDINGS: usize = 1_000;
+
+/// People or entries that one finding names.
+pub const NAMES_LISTED: usize = 10;
+
 /// Mailboxes whose limiter is remembered before idle ones are forgotten. About 200 bytes each.
 pub const MAILBOXES_REMEMBERED: usize = 10_000;
 

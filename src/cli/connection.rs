@@ -157,9 +157,15 @@ async fn add(context: &Context, arguments: Add) -> Result<Exit> {
     if let Credential::Secret(place) | Credential::Certificate(place) = &connection.credential {
         place.read()?;
     }
-    let resolved = scope::resolve(context, &connection, &given).await?;
+    let registry = Registry::of(&lake);
+    // Said before the directory is asked, which may take a minute; `add` makes sure of it.
+    if registry.list().await?.iter().any(|other| other.name.to_lowercase() == connection.name.to_lowercase()) {
+        let message = format!("the display name `{}` is taken", connection.name);
+        return Err(Error::new(Code::ConnectionConflict, message));
+    }
+    let resolved = scope::resolve(context, &connection, &given, arguments.dry_run).await?;
     if !arguments.dry_run {
-        Registry::of(&lake).add(&connection, &context.who()).await?;
+        registry.add(&connection, &context.who()).await?;
     }
     match arguments.reporting.output {
         output::Report::Json => output::json(&Added { shown: Shown::from(&connection), scope_resolved: resolved })?,
@@ -225,7 +231,7 @@ async fn rescope(context: &Context, arguments: Rescope) -> Result<Exit> {
     let lake = context.lake()?;
     let given = arguments.scope.read()?;
     let connection = Registry::of(&lake).get(&arguments.named.name).await?;
-    scope::resolve(context, &connection, &given).await?;
+    scope::resolve(context, &connection, &given, arguments.dry_run).await?;
     if arguments.dry_run {
         return Ok(Exit::DONE);
     }

@@ -53,45 +53,55 @@ impl ScopeArguments {
 }
 
 /// What became of the question whom a scope means.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 pub(super) struct Resolved {
     #[serde(flatten)]
-    preview: Option<Preview>,
-    /// Why nobody could be asked.
+    preview: Preview,
+    /// Why the tenant could not be asked.
     error: Option<Failure>,
 }
 
 /// Says whom a scope means before it is saved. A tenant that cannot be asked yet is no hindrance: consent comes later.
 ///
 /// # Errors
-/// `configuration` when the scope means nobody at all.
-pub(super) async fn resolve(context: &Context, connection: &Connection, given: &Given) -> Result<Resolved> {
+/// `configuration` when the scope means nobody at all and is to be saved.
+pub(super) async fn resolve(
+    context: &Context,
+    connection: &Connection,
+    given: &Given,
+    is_trial: bool,
+) -> Result<Resolved> {
     let asked = async { preview(&connection.source(context.clock.clone())?, &given.scope, given.csv.as_ref()).await };
-    let resolved = tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| {
+    let asked = tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| {
         Err(Error::new(Code::ServiceUnavailable, "the directory did not answer within two minutes"))
     });
-    let preview = match resolved {
-        Ok(preview) => preview,
+    let resolved = match asked {
+        Ok(preview) => Resolved { preview, error: None },
         Err(error) => {
-            for finding in given.csv.iter().flat_map(|csv| &csv.findings) {
-                output::say(format_args!("warning: {finding}"));
+            let findings = given.csv.as_ref().map(|csv| csv.findings.clone()).unwrap_or_default();
+            Resolved {
+                preview: Preview { people: None, sample: Vec::new(), findings },
+                error: Some(Failure::from(&error)),
             }
-            output::say(format_args!("warning: whom the scope means cannot be asked yet: {error}"));
-            return Ok(Resolved { preview: None, error: Some(Failure::from(&error)) });
         }
     };
+    let Resolved { preview, error } = &resolved;
     for finding in &preview.findings {
         output::say(format_args!("warning: {finding}"));
     }
+    if let Some(Failure { code, message, .. }) = error {
+        output::say(format_args!("warning: `{code}`: whom the scope means cannot be asked yet: {message}"));
+    }
     if let Some(people) = preview.people {
         let names: Vec<&str> = preview.sample.iter().map(|member| member.address.as_str()).collect();
+        let colon = if people > 0 { ": " } else { "" };
         let more = if people > names.len() { ", …" } else { "" };
-        output::say(format_args!("The scope means {people} people: {}{more}", names.join(", ")));
-        if people == 0 {
+        output::say(format_args!("The scope means {people} people{colon}{}{more}", names.join(", ")));
+        if people == 0 && !is_trial {
             return Err(Error::new(Code::Configuration, "the scope means nobody, so nothing would be monitored"));
         }
     }
-    Ok(Resolved { preview: Some(preview), error: None })
+    Ok(resolved)
 }
 
 #[derive(Debug, Args)]
@@ -127,21 +137,23 @@ pub(super) async fn members(context: &Context, arguments: Members) -> Result<Exi
     for finding in &resolved.findings {
         output::say(format_args!("warning: {finding}"));
     }
-    let Some(members) = resolved.members() else {
+    let members = resolved.members().unwrap_or_default();
+    if resolved.people().is_none() {
         output::say("The scope is `all`: everybody is monitored.");
-        if arguments.output == Format::Json {
-            output::json(&serde_json::json!({ "people": null, "members": [] }))?;
-        }
-        return Ok(Exit::DONE);
-    };
+    }
     match arguments.output {
-        Format::Json => output::json(&serde_json::json!({ "people": members.len(), "members": members }))?,
+        Format::Json => output::json(
+            &serde_json::json!({ "people": resolved.people(), "members": members, "findings": resolved.findings }),
+        )?,
         Format::Csv => output::line(scope_csv::write(members).trim_end())?,
+        Format::Table if resolved.people().is_none() => {}
         Format::Table => output::table(
             &["address", "mail", "name", "object id"],
             members.iter().map(|member| {
-                let text = |text: &Option<String>| text.clone().unwrap_or_default();
-                vec![member.address.clone(), text(&member.mail), text(&member.name), member.object_id.clone()]
+                // People choose their display names, and a control character must not reach the terminal.
+                let shown = |text: &str| text.replace(char::is_control, "\u{fffd}");
+                let optional = |text: &Option<String>| shown(text.as_deref().unwrap_or_default());
+                vec![shown(&member.address), optional(&member.mail), optional(&member.name), shown(&member.object_id)]
             }),
         )?,
     }

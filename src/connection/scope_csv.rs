@@ -28,6 +28,12 @@ const ROWS_SAMPLED: usize = 50;
 /// Lines over which a quoted cell may go. Notes and postal addresses have some; more means a quote that is not one.
 const QUOTED_LINES: usize = 20;
 
+/// What nobody sees and copying brings along: marks of byte order and of direction, spaces without width.
+const INVISIBLE: [char; 6] = ['\u{feff}', '\u{200b}', '\u{200e}', '\u{200f}', '\u{2060}', '\u{ad}'];
+
+/// How a workbook or another archive begins.
+const ARCHIVE: &[u8] = b"PK\x03\x04";
+
 /// Line numbers that one finding lists.
 const LINES_LISTED: usize = 10;
 
@@ -47,6 +53,9 @@ pub struct ScopeCsv {
 /// # Errors
 /// `configuration` when the file is empty or names nobody: a scope without people is never what was meant.
 pub fn read(bytes: &[u8]) -> Result<ScopeCsv> {
+    if bytes.starts_with(ARCHIVE) {
+        return Err(Error::new(Code::Configuration, "it is a workbook and not a CSV; save it as CSV"));
+    }
     let text = decode(bytes);
     let Layout { separator, columns, first, finding } = Layout::of(&text);
     let mut reader = Reader::new(&text, separator);
@@ -58,6 +67,14 @@ pub fn read(bytes: &[u8]) -> Result<ScopeCsv> {
     let mut repeated = Lines::default();
     let mut ambiguous = Lines::default();
     while let Some(row) = reader.next() {
+        // Two stray quotes make one cell of all that is between them.
+        if let Some(hidden) = row.hidden(separator) {
+            findings.add(format!(
+                "lines {} to {}: a quoted cell goes over them; `{hidden}` in it was not read",
+                row.line,
+                reader.line - 1
+            ));
+        }
         if row.line < first {
             continue;
         }
@@ -83,7 +100,13 @@ pub fn read(bytes: &[u8]) -> Result<ScopeCsv> {
                 other.into_iter().for_each(odd);
             }
             Picked::Odd(cell) => odd(cell),
-            Picked::Nothing => findings.add(format!("line {}: no address and no object id", row.line)),
+            Picked::Nothing => match row.filled().find_map(entry) {
+                None => findings.add(format!("line {}: no address and no object id", row.line)),
+                Some(other) => findings.add(format!(
+                    "line {}: nothing in the columns that the header names; `{other}` in another one was not read",
+                    row.line
+                )),
+            },
         }
         if matches!(columns, Columns::Guessed(_)) && row.filled().filter_map(entry).nth(1).is_some() {
             ambiguous.add(row.line);
@@ -210,7 +233,9 @@ impl Start {
         }
         let is_version =
             top.strip_prefix("version:v").is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit()));
-        Self { separator: None, line: if is_version { 2 } else { 1 } }
+        // `Export-Csv` of Windows PowerShell begins with the type of what it writes.
+        let is_preamble = is_version || top.starts_with("#type ");
+        Self { separator: None, line: if is_preamble { 2 } else { 1 } }
     }
 }
 
@@ -324,15 +349,19 @@ impl Columns {
 
 /// A cell as an entry: an address, also in `Jo <jo@example.com>` and `smtp:jo@example.com`, or an object id.
 fn entry(cell: &str) -> Option<String> {
-    let mut cell = cell.trim().trim_matches(['"', '\'']).trim();
+    let mut cell = trimmed(trimmed(cell).trim_matches(['"', '\'']));
+    // `="…"` keeps spreadsheets from taking a text for something else.
+    if let Some(text) = cell.strip_prefix("=\"") {
+        cell = trimmed(text);
+    }
     if let Some((_, address)) = cell.rsplit_once('<') {
-        cell = address.strip_suffix('>')?.trim();
+        cell = trimmed(address.strip_suffix('>')?);
     }
     for prefix in ["smtp:", "mailto:"] {
         if let (Some(start), Some(rest)) = (cell.get(..prefix.len()), cell.get(prefix.len()..))
             && start.eq_ignore_ascii_case(prefix)
         {
-            cell = rest.trim();
+            cell = trimmed(rest);
         }
     }
     if matches!(cell.len(), 32 | 36 | 38)
@@ -343,9 +372,15 @@ fn entry(cell: &str) -> Option<String> {
     is_address(cell).then(|| cell.to_owned())
 }
 
+/// Without what nobody sees around it.
+fn trimmed(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || INVISIBLE.contains(&c))
+}
+
 /// Whether it can be an address or a user principal name; guests' names have a `#`.
 fn is_address(text: &str) -> bool {
-    let is_odd = |c: char| c.is_whitespace() || c.is_control() || "\"<>(),;:[]\\|".contains(c);
+    let is_odd =
+        |c: char| c.is_whitespace() || c.is_control() || INVISIBLE.contains(&c) || "\"<>(),;:[]\\|".contains(c);
     let Some((local, domain)) = text.rsplit_once('@') else { return false };
     let is_domain = domain
         .split('.')
@@ -366,9 +401,15 @@ impl Row<'_> {
         self.cells.iter().map(|cell| cell.trim()).filter(|cell| !cell.is_empty())
     }
 
+    /// An entry that stands by itself within a cell of several lines, where nobody looks for it.
+    fn hidden(&self, separator: char) -> Option<String> {
+        let long = self.cells.iter().filter(|cell| cell.contains(['\n', '\r']) && entry(cell).is_none());
+        long.flat_map(|cell| cell.split([separator, '\n', '\r'])).find_map(entry)
+    }
+
     /// Nothing but spaces and separators, also those that this file does not use.
     fn is_blank(&self) -> bool {
-        let is_nothing = |c: char| c.is_whitespace() || SEPARATORS.contains(&c);
+        let is_nothing = |c: char| c.is_whitespace() || SEPARATORS.contains(&c) || INVISIBLE.contains(&c);
         self.cells.iter().all(|cell| cell.chars().all(is_nothing))
     }
 }
@@ -409,6 +450,7 @@ impl<'a> Reader<'a> {
                 }
                 None => {
                     self.rest = "";
+                    self.line += 1;
                     return Some(row);
                 }
             }
@@ -723,7 +765,66 @@ mod tests {
         );
     }
 
+    /// A change of a file's bytes at a place.
+    #[derive(Clone, Debug)]
+    enum Change {
+        Replace(u8),
+        Insert(u8),
+        Delete,
+    }
+
+    fn change() -> impl Strategy<Value = (prop::sample::Index, Change)> {
+        // What cuts files into lines and cells, what no encoding has, and anything.
+        let byte = || prop_oneof![4 => prop::sample::select(&b"\",;\n\r\t|<>@'= \x00\x80\xff"[..]), 1 => any::<u8>()];
+        let change =
+            prop_oneof![byte().prop_map(Change::Replace), byte().prop_map(Change::Insert), Just(Change::Delete)];
+        (any::<prop::sample::Index>(), change)
+    }
+
     proptest! {
+        /// Danger: one stray byte, and the lines that follow it are gone, or are somebody else's.
+        #[test]
+        fn whatever_happens_to_a_file_nobody_of_an_untouched_line_is_lost_silently(
+            people in 5..30_usize, quoted in any::<bool>(), end in prop::sample::select(&["\n", "\r\n"][..]),
+            changes in prop::collection::vec(change(), 0..6),
+        ) {
+            let person = |n: usize| if quoted { format!("\"Doe, {n}\",\"p{n}@x.com\"") } else { format!("Doe {n},p{n}@x.com") };
+            let original: Vec<String> = (0..people).map(person).collect();
+            let mut bytes = format!("Name,Mail{end}{}{end}", original.join(end)).into_bytes();
+            for (index, change) in changes {
+                // The very first bytes may mean another encoding, which is another file.
+                let at = 3 + index.index(bytes.len() - 4);
+                match change {
+                    Change::Replace(byte) => bytes[at] = byte,
+                    Change::Insert(byte) => bytes.insert(at, byte),
+                    Change::Delete => drop(bytes.remove(at)),
+                }
+            }
+            // A file of which nothing can be read is refused, which nobody overlooks.
+            let Ok(scope) = read(&bytes) else { return Ok(()) };
+            let text = decode(&bytes);
+            let lines: Vec<&str> = text.split('\n').flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r')).collect();
+            for (number, line) in lines.iter().enumerate() {
+                let Some(n) = original.iter().position(|one| one == line) else { continue };
+                let (address, number) = (format!("p{n}@x.com"), number + 1);
+                let is_read = scope.entries.contains(&address);
+                let is_told = scope.findings.iter().any(|finding| {
+                    let told = finding.split(": ").next().unwrap_or_default();
+                    let numbers: Vec<usize> =
+                        told.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect();
+                    match numbers[..] {
+                        [first, last] if told.contains(" to ") => (first..=last).contains(&number),
+                        _ => numbers.contains(&number),
+                    }
+                });
+                prop_assert!(is_read || is_told, "line {number} `{line}` is lost: {:?} of {text:?}", scope);
+            }
+            prop_assert_eq!(scope.entries.len(), scope.lines.len());
+            for (entry, line) in scope.entries.iter().zip(&scope.lines) {
+                prop_assert!(lines[line - 1..].iter().take(QUOTED_LINES + 1).any(|text| text.contains(entry.as_str())));
+            }
+        }
+
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let _ = read(&bytes);

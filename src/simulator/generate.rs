@@ -17,6 +17,8 @@ use super::tenant::{Attachment, AttachmentKind, Content, GENERATED_FROM, Message
 pub struct Generate {
     /// Number of users, each with a mailbox.
     pub users: usize,
+    /// Further addresses of each user.
+    pub aliases: usize,
     /// Number of sent messages.
     pub messages: u64,
     /// Over how many days before the start the messages were sent.
@@ -33,7 +35,7 @@ pub struct Generate {
 
 impl Default for Generate {
     fn default() -> Self {
-        Self { users: 10, messages: 100, days: 1.0, seed: 1, attachments: 1.5, size: None, sends: 0.004 }
+        Self { users: 10, aliases: 0, messages: 100, days: 1.0, seed: 1, attachments: 1.5, size: None, sends: 0.004 }
     }
 }
 
@@ -48,6 +50,9 @@ impl FromStr for Generate {
             let value = value.trim();
             match name.trim() {
                 "users" => generate.users = bytes(value).ok_or_else(wrong)? as usize,
+                "aliases" => {
+                    generate.aliases = bytes(value).filter(|aliases| *aliases <= 400).ok_or_else(wrong)? as usize
+                }
                 "messages" => generate.messages = bytes(value).ok_or_else(wrong)?,
                 "days" => generate.days = number(value).ok_or_else(wrong)?,
                 "seed" => generate.seed = value.parse().map_err(|_| wrong())?,
@@ -84,6 +89,7 @@ fn bytes(text: &str) -> Option<u64> {
 #[derive(Debug, Clone)]
 pub(crate) struct Generated {
     pub(crate) users: usize,
+    aliases: usize,
     pub(crate) seed: u64,
     messages: u64,
     records: u64,
@@ -105,6 +111,7 @@ impl Generated {
         let records = (generate.messages as f64 / generate.sends).round() as u64;
         Self {
             users: generate.users,
+            aliases: generate.aliases,
             seed: generate.seed,
             messages: generate.messages,
             records: records.max(generate.messages),
@@ -125,6 +132,10 @@ impl Generated {
 
     pub(crate) fn address(&self, user: usize) -> String {
         format!("user{user:05}@{TENANT_DOMAIN}")
+    }
+
+    pub(crate) fn aliases(&self, user: usize) -> Vec<String> {
+        (1..=self.aliases).map(|alias| format!("user{user:05}.alias{alias}@{TENANT_DOMAIN}")).collect()
     }
 
     pub(crate) fn display_name(&self, user: usize) -> String {

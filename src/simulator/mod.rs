@@ -169,7 +169,7 @@ pub enum SimulatorError {
     },
     /// A part of the words for the generator.
     #[error(
-        "cannot generate with `{part}`: it takes `users`, `messages`, `days`, `seed`, `attachments`, `size` and `sends`, each with `=` and a number"
+        "cannot generate with `{part}`: it takes `users`, `aliases`, `messages`, `days`, `seed`, `attachments`, `size` and `sends`, each with `=` and a number"
     )]
     Generate {
         /// The part.

@@ -98,6 +98,8 @@ pub(crate) struct Group {
     pub(crate) display_name: String,
     /// Addresses of users and of other groups; groups may contain each other.
     pub(crate) members: Vec<String>,
+    /// Whether its members are shown only to those who may see hidden ones.
+    pub(crate) is_hidden: bool,
 }
 
 /// A message that was sent.
@@ -179,6 +181,8 @@ struct GroupEntry {
     display_name: Option<String>,
     #[serde(default)]
     members: Vec<String>,
+    #[serde(default)]
+    hidden: bool,
 }
 
 impl DirectoryFile {
@@ -204,7 +208,16 @@ impl Tenant {
         if let Some(generated) = &tenant.generated {
             let mut world = tenant.write();
             for index in 0..generated.users {
-                world.user(seed, &generated.address(index), &generated.display_name(index));
+                world.add_user(
+                    seed,
+                    &UserEntry {
+                        mail: generated.address(index),
+                        user_principal_name: None,
+                        display_name: Some(generated.display_name(index)),
+                        aliases: generated.aliases(index),
+                        kind: UserKind::Member,
+                    },
+                );
             }
         }
         tenant
@@ -234,6 +247,7 @@ impl Tenant {
                 mail: entry.mail.clone(),
                 display_name: entry.display_name.clone().unwrap_or_else(|| entry.mail.clone()),
                 members: entry.members.clone(),
+                is_hidden: entry.hidden,
             };
             let index = world.groups.len();
             world.groups_by_name.insert(group.id.clone(), index);

@@ -10,7 +10,8 @@
 pub mod memory;
 pub mod microsoft365;
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::future::Future;
 
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use uuid::Uuid;
 use crate::clock::Time;
 use crate::error::{Code, Error, Result};
 pub use crate::http::Usage;
+use crate::limits;
 
 /// A mail service with an audit feed. All methods may be called at once from many tasks.
 pub trait Source: Send + Sync + 'static {
@@ -358,14 +360,14 @@ impl Scope {
     }
 }
 
-/// A scope as the directory understands it at one moment. 100,000 people with three addresses each take about 30 MB.
+/// A scope as the directory understands it at one moment. 100,000 people with three more addresses each take about 65 MB.
 #[derive(Clone, Debug, Default)]
 pub struct ResolvedScope {
     /// The monitored people, each once, by object id. `None`: everybody.
     members: Option<Vec<Member>>,
-    /// Lower-case address (user principal name, mail and every proxy address) or object id → place in `members`.
-    aliases: HashMap<Box<str>, u32>,
-    /// Entries that name nobody, or nobody with a mailbox.
+    /// All names by which a record may mean one of them, lower case: principal name, mail, every proxy address, object id.
+    names: HashSet<Box<str>>,
+    /// What is odd about the entries, in their order; the first of them in full when there are very many.
     pub findings: Vec<ScopeFinding>,
 }
 
@@ -385,7 +387,7 @@ pub struct Member {
 /// Something odd about an entry of a scope.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ScopeFinding {
-    /// The entry, as it was given.
+    /// The entry, as it was given; empty when it is about many.
     pub entry: String,
     /// What is odd, one sentence that names the entry.
     pub what: String,
@@ -403,29 +405,36 @@ impl ResolvedScope {
         Self::default()
     }
 
-    /// Only these people, each with all names by which a record may mean them, in any case; a person may come twice.
-    pub fn only(people: impl IntoIterator<Item = (Member, Vec<String>)>, findings: Vec<ScopeFinding>) -> Self {
-        let mut people: Vec<(Member, Vec<String>)> = people.into_iter().collect();
-        people.sort_unstable();
-        people.dedup_by(|second, first| second.0.object_id == first.0.object_id);
-        let mut aliases = HashMap::new();
-        let mut members = Vec::with_capacity(people.len());
-        for (place, (member, names)) in (0_u32..).zip(people) {
-            aliases.insert(member.object_id.to_lowercase().into_boxed_str(), place);
-            aliases.insert(member.address.to_lowercase().into_boxed_str(), place);
-            aliases.extend(names.into_iter().map(|name| (name.to_lowercase().into_boxed_str(), place)));
+    /// Only these people, each with further names by which a record may mean them, in any case; a person may come twice.
+    pub fn only(people: impl IntoIterator<Item = (Member, Vec<String>)>, mut findings: Vec<ScopeFinding>) -> Self {
+        let mut members = Vec::new();
+        let mut names = HashSet::new();
+        for (member, further) in people {
+            let own = [Some(&member.object_id), Some(&member.address), member.mail.as_ref()];
+            for name in own.into_iter().flatten().chain(&further) {
+                let name = lower(name);
+                if !names.contains(&*name) {
+                    names.insert(Box::from(name));
+                }
+            }
             members.push(member);
         }
-        Self { members: Some(members), aliases, findings }
+        members.sort_unstable();
+        members.dedup_by(|second: &mut Member, first| second.object_id == first.object_id);
+        members.shrink_to_fit();
+        let more = findings.len().saturating_sub(limits::SCOPE_FINDINGS);
+        if more > 0 {
+            findings.truncate(limits::SCOPE_FINDINGS);
+            let what = format!("{more} more entries name nobody, or nobody with a mailbox");
+            findings.push(ScopeFinding { entry: String::new(), what });
+        }
+        Self { members: Some(members), names, findings }
     }
 
     /// Whether a send belongs here: its mailbox or its actor is monitored.
     pub fn contains(&self, send: &SendRecord) -> bool {
-        self.members.is_none() || self.has(&send.mailbox) || self.has(&send.actor)
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.aliases.contains_key(name.to_lowercase().as_str())
+        let has = |name: &str| self.names.contains(&*lower(name));
+        self.members.is_none() || has(&send.mailbox) || has(&send.actor)
     }
 
     /// How many people are monitored; `None` for everybody.
@@ -436,6 +445,15 @@ impl ResolvedScope {
     /// The monitored people, by object id; `None` for everybody.
     pub fn members(&self) -> Option<&[Member]> {
         self.members.as_deref()
+    }
+}
+
+/// Lower case, without a copy when it is already: names are written so, mostly.
+fn lower(name: &str) -> Cow<'_, str> {
+    if name.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) {
+        Cow::Borrowed(name)
+    } else {
+        Cow::Owned(name.to_lowercase())
     }
 }
 

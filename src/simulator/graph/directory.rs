@@ -11,6 +11,7 @@ use super::JSON;
 use super::odata::{self, Filter, Select, is_selected};
 use crate::simulator::Simulator;
 use crate::simulator::answer::{Reply, Request, graph_error};
+use crate::simulator::entra::Audience;
 use crate::simulator::faults::Action;
 use crate::simulator::tenant::{Group, User, UserKind};
 
@@ -99,6 +100,7 @@ fn group_object(group: &Group, select: &Select) -> Map<String, Value> {
         ("mailEnabled", true.into()),
         ("securityEnabled", false.into()),
         ("groupTypes", json!([])),
+        ("visibility", if group.is_hidden { "HiddenMembership".into() } else { Value::Null }),
         ("mailNickname", group.mail.split('@').next().unwrap_or_default().into()),
         ("proxyAddresses", json!([format!("SMTP:{}", group.mail)])),
     ];
@@ -311,7 +313,12 @@ pub(crate) fn members(simulator: &Simulator, request: &Request, id: &str, rest: 
         [kind @ ("members" | "transitiveMembers"), rest @ ..] => (*kind, rest),
         _ => return super::not_found(request),
     };
-    let members: Vec<Member> = if kind == "transitiveMembers" {
+    // Without the right to see hidden members the list is empty, and no error.
+    let may_see = !group.is_hidden
+        || simulator.tokens.check(request, Audience::Graph).is_ok_and(|token| token.has("Member.Read.Hidden"));
+    let members: Vec<Member> = if !may_see {
+        Vec::new()
+    } else if kind == "transitiveMembers" {
         let (users, groups) = simulator.tenant.members(&group);
         users.into_iter().map(Member::User).chain(groups.into_iter().map(Member::Group)).collect()
     } else {

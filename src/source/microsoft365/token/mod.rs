@@ -90,6 +90,13 @@ impl Ticket {
     pub(super) fn headers(&self) -> HeaderMap {
         HeaderMap::from_iter([(AUTHORIZATION, self.header.clone())])
     }
+
+    /// Whether the token names one of these permissions. For questions that can be left out, not for what has to work.
+    pub(super) fn names_any(&self, permissions: &[&str]) -> bool {
+        let token = self.header.to_str().ok().and_then(|header| header.strip_prefix("Bearer "));
+        let roles = token.and_then(super::permissions::roles).unwrap_or_default();
+        roles.iter().any(|role| permissions.contains(&role.as_str()))
+    }
 }
 
 /// A token as an endpoint gives it.
