@@ -17,7 +17,7 @@ fn a_browser_adds_a_connection_goes_through_consent_and_sees_each_failure_with_i
         "--consent",
         "none",
         "--consent-spreads",
-        "3s",
+        "10s",
     ];
     let tenant = support::Tenant::start(&words);
     let lake = support::Lake::temp();
