@@ -18,6 +18,7 @@ mod one_commit;
 mod open_table;
 mod peers;
 mod read_only;
+mod scope;
 mod serve;
 mod stores;
 mod tidy;
