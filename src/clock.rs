@@ -43,3 +43,17 @@ impl Clock {
         }
     }
 }
+
+/// A span of time as people write it: `90s`, `30m`, `24h`, `7d`, `2w`.
+pub fn span(text: &str) -> Option<chrono::Duration> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: i64 = number.parse().ok().filter(|number| *number >= 0)?;
+    match unit {
+        "s" => chrono::Duration::try_seconds(number),
+        "m" => chrono::Duration::try_minutes(number),
+        "h" => chrono::Duration::try_hours(number),
+        "d" => chrono::Duration::try_days(number),
+        "w" => chrono::Duration::try_weeks(number),
+        _ => None,
+    }
+}

@@ -79,6 +79,25 @@ pub const WINDOW_MAX: chrono::Duration = chrono::Duration::hours(24);
 /// How far back the feed reaches; 5 minutes less than its 7 days, so that a listing never starts on the edge.
 pub const FEED_MEMORY: chrono::Duration = chrono::Duration::minutes(7 * 24 * 60 - 5);
 
+/// How long before it became available a record may have been made, when an export is asked for in place of the feed: one
+/// was seen 53 hours late.
+pub const CONTENT_LATE: chrono::Duration = chrono::Duration::days(3);
+
+/// Time that one request to Graph takes, for an estimate only: 100 to 500 ms are usual.
+pub const REQUEST_TIME: Duration = Duration::from_millis(300);
+
+/// Bytes hashed in a second, for an estimate only: MD5 and SHA-256 in turn on one core.
+pub const HASHED_BYTES_PER_SECOND: u64 = 500_000_000;
+
+/// Bytes of a file that are read at a time.
+pub const FILE_PIECE_BYTES: usize = 256 * 1024;
+
+/// Lines of a damaged CSV row after each of which a new row is looked for, before the whole row is given up.
+pub const CSV_RETRIES: u32 = 100;
+
+/// Bytes of one blob's unreadable records that are held until it was read to its end.
+pub const UNREADABLE_BYTES: usize = 64 * 1024 * 1024;
+
 /// How long a window that was read is listed again, with the same boundaries, because content may be listed later than
 /// it was created. Microsoft promises no latency; anomalies of hours are normal.
 pub const WINDOW_SETTLES: chrono::Duration = chrono::Duration::hours(12);
@@ -207,6 +226,9 @@ pub const SERVE_BODY_BYTES: usize = 1024 * 1024;
 /// Bytes of an upload: a list of a million people.
 pub const SERVE_UPLOAD_BYTES: usize = 64 * 1024 * 1024;
 
+/// Bytes of a body that is too large that are taken and thrown away, so that its sender hears the refusal.
+pub const SERVE_DISCARD_BYTES: usize = 256 * 1024 * 1024;
+
 /// Fields of a form.
 pub const SERVE_FORM_FIELDS: usize = 100;
 
@@ -242,3 +264,22 @@ pub const CONSENT_ANSWERED: chrono::Duration = chrono::Duration::minutes(10);
 
 /// Requests for consent that the console remembers; more than a few administrators at once are an attack.
 pub const CONSENTS_PENDING: usize = 100;
+
+/// By how much `waybill schedule` delays a job's start at most, unless its file says otherwise: enough that the jobs of
+/// one minute, and the machines of one hour, do not sign in at the same instant.
+pub const JITTER: chrono::Duration = chrono::Duration::minutes(1);
+
+/// The longest jitter that a job file may ask for; longer ones mean another cron expression.
+pub const JITTER_MAX: chrono::Duration = chrono::Duration::days(1);
+
+/// Missed fires of a job that are counted; beyond it the number says nothing, and counting takes time.
+pub const FIRES_COUNTED: usize = 10_000;
+
+/// By how much a clock may be set back before a schedule begins anew; less is waited out, so that no fire comes twice.
+pub const CLOCK_SET_BACK: chrono::Duration = chrono::Duration::hours(1);
+
+/// The longest sleep of `waybill schedule`: job files are reread and a clock that jumped is noticed after it.
+pub const SCHEDULE_TICK: Duration = Duration::from_secs(15);
+
+/// Time without a tick after which the health page of `waybill schedule` says that its loop is stuck.
+pub const SCHEDULE_STUCK: Duration = Duration::from_secs(120);

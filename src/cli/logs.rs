@@ -6,11 +6,12 @@ use tracing_subscriber::EnvFilter;
 
 use super::{Global, LogFormat};
 
-/// Starts logging. JSON lines tell what an operator wants of a quiet night; a person reads the summary instead.
-pub(super) fn start(global: &Global) {
+/// Starts logging. JSON lines tell what an operator wants of a quiet night; a person reads the summary instead, if there
+/// is one: a service has none.
+pub(super) fn start(global: &Global, is_service: bool) {
     let level = match global.log_format {
-        LogFormat::Text => "error",
-        LogFormat::Json => "info",
+        LogFormat::Text if !is_service => "error",
+        LogFormat::Text | LogFormat::Json => "info",
     };
     // The Delta library warns about each version that another writer took, which is normal here.
     let quiet = format!("error,waybill={level},deltalake_core=off,buoyant_kernel=off,buoyant_kernel_engine=off");

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::exit::Exit;
 use super::{Context, output, run, times};
-use crate::connection::Registry;
+use crate::connection::{Intent, Registry};
 use crate::error::{Code, Error, Result};
 use crate::lake::{Maintained, Maintenance};
 use crate::limits;
@@ -50,7 +50,8 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
     let connections = Registry::of(&lake).list().await?;
     let mut summary = Summary { retried: Vec::new(), failures: Vec::new(), tables: Vec::new() };
     let mut exit = Exit::DONE;
-    for connection in connections.iter().filter(|_| !arguments.no_retry) {
+    let retried = connections.iter().filter(|connection| !arguments.no_retry && connection.intent == Intent::Monitor);
+    for connection in retried {
         let owes = lake.checkpoint::<crate::run::State>(connection.id).await?;
         if owes.is_none_or(|checkpoint| checkpoint.state.owed.count() == 0) {
             continue;

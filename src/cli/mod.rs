@@ -5,6 +5,7 @@
 //! May use: everything.
 
 mod authorize;
+mod backfill;
 mod connection;
 mod doctor;
 mod exit;
@@ -14,6 +15,7 @@ mod orders;
 mod output;
 mod progress;
 mod run;
+mod schedule;
 mod scope;
 mod search;
 mod serve;
@@ -74,6 +76,8 @@ enum Command {
     Connection(Box<connection::Command>),
     /// One scheduled run: of a connection, of all, or of a job file
     Run(run::Arguments),
+    /// Fill a past interval, from the feed or from an exported audit log
+    Backfill(Box<backfill::Arguments>),
     /// Merge small files, retry owed hashes, tidy the logs, delete what nothing names
     Maintain(maintain::Arguments),
     /// Forensic Search: who sent which file, to whom, when
@@ -84,8 +88,21 @@ enum Command {
     Serve(Box<serve::Arguments>),
     /// What is wrong, and what to do about it
     Doctor(doctor::Arguments),
+    /// Run job files on their cron expressions, or render them for systemd, Kubernetes, Airflow
+    Schedule(schedule::Arguments),
     /// A Microsoft 365 tenant on this machine, for the demo and for tests
     Simulate(Box<simulate::Arguments>),
+}
+
+impl Command {
+    /// Whether it goes on running and its log lines are all that one sees of it.
+    fn is_service(&self) -> bool {
+        match self {
+            Self::Schedule(arguments) => arguments.is_service(),
+            Self::Serve(arguments) => arguments.is_service(),
+            _ => false,
+        }
+    }
 }
 
 /// What a command is given beside its own arguments.
@@ -124,7 +141,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return Exit::from_clap(&error).into();
         }
     };
-    logs::start(&arguments.global);
+    logs::start(&arguments.global, arguments.command.is_service());
     match start(arguments) {
         Ok(exit) => exit.into(),
         // Whoever reads our output has had enough (`| head`): that is no failure to talk about.
@@ -151,11 +168,15 @@ fn start(arguments: Arguments) -> Result<Exit> {
             Command::Run(arguments) => tokio::spawn(async move { run::main(&context, arguments).await })
                 .await
                 .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())),
+            Command::Backfill(arguments) => tokio::spawn(async move { backfill::main(&context, *arguments).await })
+                .await
+                .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())),
             Command::Maintain(arguments) => Box::pin(maintain::main(&context, arguments)).await,
             Command::Search(arguments) => search::main(&context, *arguments).await,
             Command::Sql(arguments) => sql::main(&context, arguments).await,
             Command::Serve(arguments) => Box::pin(serve::main(&context, *arguments)).await,
             Command::Doctor(arguments) => Box::pin(doctor::main(&context, arguments)).await,
+            Command::Schedule(arguments) => Box::pin(schedule::main(context, arguments)).await,
             Command::Simulate(arguments) => simulate::main(&context, *arguments).await,
         }
     });

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use clap::{ArgGroup, Args};
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::exit::Exit;
 use super::{Context, maintain, output, progress};
@@ -34,9 +35,18 @@ pub(super) struct Arguments {
     /// How the summary is written
     #[arg(long, value_enum, default_value_t)]
     output: output::Report,
+    /// Exit codes for which the process ends with 0, for schedulers that know only done and failed
+    #[arg(long, value_name = "CODES", value_delimiter = ',')]
+    success_exit: Vec<u8>,
 }
 
 pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit> {
+    let success = arguments.success_exit.clone();
+    let exit = what(context, arguments).await?;
+    Ok(if success.contains(&exit.0) { Exit::DONE } else { exit })
+}
+
+async fn what(context: &Context, arguments: Arguments) -> Result<Exit> {
     if let Some(path) = &arguments.job {
         return job(context, JobFile::read(path)?, arguments.output).await;
     }
@@ -71,6 +81,25 @@ struct JobReport<'a> {
 }
 
 async fn job(context: &Context, job: JobFile, format: output::Report) -> Result<Exit> {
+    let (lake, connections) = opened(context, &job).await?;
+    let ids: Vec<_> = connections.iter().map(|connection| connection.id).collect();
+    let ended = several(context, &lake, connections).await;
+    let maintained = maintained(context, &lake, &job, &ids).await?;
+    let exit = ended.iter().fold(Exit::DONE, |exit, ended| exit.worse(ended.exit()));
+    match format {
+        output::Report::Json => {
+            output::json(&JobReport { job: &job.name, exit_code: exit.0, runs: &ended, maintained: &maintained })?;
+        }
+        output::Report::Table => {
+            ended.iter().try_for_each(Ended::table)?;
+            maintain::table(&maintained)?;
+        }
+    }
+    Ok(exit)
+}
+
+/// The lake and the connections of a job.
+pub(super) async fn opened(context: &Context, job: &JobFile) -> Result<(Lake, Vec<Connection>)> {
     let lake = match &job.lake {
         Some(url) => Lake::at(url)?,
         None => context.lake()?,
@@ -86,35 +115,30 @@ async fn job(context: &Context, job: JobFile, format: output::Report) -> Result<
             }
         }
     }
-    let ids: Vec<_> = connections.iter().map(|connection| connection.id).collect();
-    let ended = several(context, &lake, connections).await;
-    let mut maintained = Vec::new();
-    if let Some(maintain) = &job.maintain
-        && !context.interrupt.is_cancelled()
-    {
-        let maintenance = Maintenance {
-            target_bytes: maintain.target_file_mb * 1024 * 1024,
-            vacuum_after: Some(chrono::Duration::days(maintain.vacuum_after_days.into())),
-        };
-        maintained = lake.maintain(&ids, maintenance).await?;
-    }
-    let exit = ended.iter().fold(Exit::DONE, |exit, ended| exit.worse(ended.exit()));
-    match format {
-        output::Report::Json => {
-            output::json(&JobReport { job: &job.name, exit_code: exit.0, runs: &ended, maintained: &maintained })?;
-        }
-        output::Report::Table => {
-            ended.iter().try_for_each(Ended::table)?;
-            maintain::table(&maintained)?;
-        }
-    }
-    Ok(exit)
+    Ok((lake, connections))
+}
+
+/// Maintains what a job says should be, unless a signal came.
+pub(super) async fn maintained(
+    context: &Context,
+    lake: &Lake,
+    job: &JobFile,
+    connections: &[Uuid],
+) -> Result<Vec<Maintained>> {
+    let Some(maintain) = job.maintain.as_ref().filter(|_| !context.interrupt.is_cancelled()) else {
+        return Ok(Vec::new());
+    };
+    let maintenance = Maintenance {
+        target_bytes: maintain.target_file_mb * 1024 * 1024,
+        vacuum_after: Some(chrono::Duration::days(maintain.vacuum_after_days.into())),
+    };
+    lake.maintain(connections, maintenance).await
 }
 
 /// How one of several runs ended; a connection that cannot run does not keep the others from running.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Ended {
+pub(super) enum Ended {
     Ran(Box<Report>),
     Failed {
         connection: String,
@@ -132,7 +156,26 @@ enum Ended {
 }
 
 impl Ended {
-    fn exit(&self) -> Exit {
+    /// What an administrator's order makes of a run, if there is one.
+    pub(super) fn skipped(connection: &Connection) -> Option<Self> {
+        let status = connection.intent.status()?;
+        Some(Self::Skipped { connection: connection.name.clone(), outcome: "skipped", exit_code: 0, status })
+    }
+
+    /// What became of a run.
+    pub(super) fn of(connection: &Connection, run: Result<Report>) -> Self {
+        match run {
+            Ok(report) => Self::Ran(Box::new(report)),
+            Err(error) => Self::Failed {
+                connection: connection.name.clone(),
+                outcome: Outcome::Failed,
+                exit_code: error.code().exit_code(),
+                error: Failure::from(&error),
+            },
+        }
+    }
+
+    pub(super) fn exit(&self) -> Exit {
         match self {
             Self::Ran(report) => Exit(report.exit_code),
             Self::Failed { exit_code, .. } | Self::Skipped { exit_code, .. } => Exit(*exit_code),
@@ -162,29 +205,43 @@ async fn several(context: &Context, lake: &Lake, connections: Vec<Connection>) -
 
 /// Runs one connection; whatever becomes of it is said to a person at once.
 async fn alone(context: &Context, lake: &Lake, connection: Connection) -> Ended {
-    if let Some(status) = connection.intent.status() {
-        output::say(format_args!("the connection `{}` is {}: nothing is read", connection.name, status.as_str()));
-        return Ended::Skipped { connection: connection.name, outcome: "skipped", exit_code: 0, status };
-    }
-    match one(context, lake, &connection, false).await {
-        Ok(report) => Ended::Ran(Box::new(report)),
-        Err(error) => {
-            output::error(&error);
-            Ended::Failed {
-                connection: connection.name,
-                outcome: Outcome::Failed,
-                exit_code: error.code().exit_code(),
-                error: Failure::from(&error),
-            }
+    if let Some(skipped) = Ended::skipped(&connection) {
+        if let Ended::Skipped { status, .. } = &skipped {
+            output::say(format_args!("the connection `{}` is {}: nothing is read", connection.name, status.as_str()));
         }
+        return skipped;
     }
+    let run = one(context, lake, &connection, false).await;
+    if let Err(error) = &run {
+        output::error(error);
+    }
+    Ended::of(&connection, run)
 }
 
-/// Runs one connection.
+/// Runs one connection, and shows a person how it goes on.
 pub(super) async fn one(context: &Context, lake: &Lake, connection: &Connection, owed_only: bool) -> Result<Report> {
-    let source = Arc::new(connection.source(context.clock.clone())?);
     let progress = Arc::new(Progress::default());
-    let job = Job {
+    let run = Box::pin(quietly(context, lake, connection, owed_only, Arc::clone(&progress)));
+    let report = progress::watch(context, &connection.name, progress, run).await?;
+    say_error(&report);
+    Ok(report)
+}
+
+/// Runs one connection, and says nothing.
+pub(super) async fn quietly(
+    context: &Context,
+    lake: &Lake,
+    connection: &Connection,
+    owed_only: bool,
+    progress: Arc<Progress>,
+) -> Result<Report> {
+    let source = Arc::new(connection.source(context.clock.clone())?);
+    run::run(job_of(context, connection, owed_only, &progress), source, lake).await
+}
+
+/// The run of a connection.
+pub(super) fn job_of(context: &Context, connection: &Connection, owed_only: bool, progress: &Arc<Progress>) -> Job {
+    Job {
         connection_id: connection.id,
         connection_name: connection.name.clone(),
         tenant_id: connection.application.tenant_id,
@@ -194,13 +251,14 @@ pub(super) async fn one(context: &Context, lake: &Lake, connection: &Connection,
         owed_only,
         clock: context.clock.clone(),
         interrupt: context.interrupt.clone(),
-        progress: Arc::clone(&progress),
-    };
-    let run = Box::pin(run::run(job, source, lake));
-    let report = progress::watch(context, &connection.name, progress, run).await?;
+        progress: Arc::clone(progress),
+    }
+}
+
+/// Says what ended a run before its time.
+pub(super) fn say_error(report: &Report) {
     if let Some(error) = &report.error {
         output::say(format_args!("error: {}", error.message));
         output::say(format_args!("hint: {}", error.hint.unwrap_or_default()));
     }
-    Ok(report)
 }

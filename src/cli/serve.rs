@@ -109,6 +109,13 @@ enum RoleName {
     Admin,
 }
 
+impl Arguments {
+    /// Whether it serves, and is not about tokens.
+    pub(super) fn is_service(&self) -> bool {
+        self.command.is_none()
+    }
+}
+
 pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit> {
     match arguments.command {
         Some(Command::Token(command)) => token(context, command).await,

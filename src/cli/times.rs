@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 
+pub(super) use crate::clock::span;
 use crate::clock::{Clock, Time};
 use crate::error::{Code, Error, Result};
 
@@ -34,20 +35,6 @@ pub(super) fn parse_end(text: &str, clock: &Clock) -> Result<Time> {
     match text.trim().parse::<NaiveDate>() {
         Ok(day) => Ok(day.succ_opt().unwrap_or(day).and_time(NaiveTime::MIN).and_utc()),
         Err(_) => parse(text, clock),
-    }
-}
-
-/// `90s`, `30m`, `24h`, `7d`, `2w`.
-pub(super) fn span(text: &str) -> Option<chrono::Duration> {
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let number: i64 = number.parse().ok().filter(|number| *number >= 0)?;
-    match unit {
-        "s" => chrono::Duration::try_seconds(number),
-        "m" => chrono::Duration::try_minutes(number),
-        "h" => chrono::Duration::try_hours(number),
-        "d" => chrono::Duration::try_days(number),
-        "w" => chrono::Duration::try_weeks(number),
-        _ => None,
     }
 }
 

@@ -212,9 +212,9 @@ async fn mailboxes(
     for row in search.rows(TableName::FileEvents, &[("connection_id", &id)], "observed_at", 200).await? {
         probed.extend(row.get("mailbox").and_then(|mailbox| mailbox.as_str()).map(str::to_owned));
     }
-    let members = scope.members().unwrap_or_default();
-    let mut mailboxes: Vec<String> = probed.into_iter().take(MAILBOXES_PROBED).collect();
-    mailboxes.extend(members.iter().take(MAILBOXES_PROBED - mailboxes.len()).map(|member| member.object_id.clone()));
+    let members = scope.members().unwrap_or_default().iter().map(|member| member.address.clone());
+    let others: Vec<String> = members.filter(|member| !probed.contains(member)).take(MAILBOXES_PROBED).collect();
+    let mailboxes: Vec<String> = probed.into_iter().chain(others).take(MAILBOXES_PROBED).collect();
     if mailboxes.is_empty() {
         checks.push(Check::skipped("mailboxes", "no monitored mailbox is known yet"));
         return Ok(());

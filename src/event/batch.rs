@@ -13,7 +13,7 @@ use chrono::{DateTime, NaiveDate};
 use crate::clock::Time;
 use crate::error::{Code, Error, Result};
 use crate::event::schema::{ColumnType, TableName, list_element, table};
-use crate::event::{Change, EVENT_ACTION, FileEvent, Gap, HashStatus, Quarantined, Run, ScopeMember, Status};
+use crate::event::{Change, EVENT_ACTION, FileEvent, Gap, HashStatus, Quarantined, Run, RunKind, ScopeMember, Status};
 
 /// A row of one of our tables.
 pub trait Row {
@@ -234,6 +234,7 @@ impl Row for Run {
             "scope_id" => Text(self.scope_id.as_deref()),
             "waybill_version" => Text(Some(&self.waybill_version)),
             "error" => Text(self.error.as_deref()),
+            "kind" => Text(self.kind.map(RunKind::as_str)),
             "run_date" => Date(self.started_at.date_naive()),
             _ => return None,
         })
@@ -576,6 +577,7 @@ mod tests {
             scope_id: None,
             waybill_version: "0".into(),
             error: None,
+            kind: Some(RunKind::Backfill),
         };
         let gap = Gap {
             gap_id: "g".into(),

@@ -158,6 +158,35 @@ pub struct Run {
     pub scope_id: Option<String>,
     pub waybill_version: String,
     pub error: Option<String>,
+    /// Absent from checkpoints that an older Waybill wrote.
+    #[serde(default)]
+    pub kind: Option<RunKind>,
+}
+
+/// What a run was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunKind {
+    /// To read on from where the last one stopped.
+    Run,
+    /// To try again what earlier ones owed.
+    Owed,
+    /// To fill a past interval.
+    Backfill,
+}
+
+impl RunKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Run, Self::Owed, Self::Backfill];
+
+    /// The word in the lake.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Owed => "owed",
+            Self::Backfill => "backfill",
+        }
+    }
 }
 
 /// How a run ended.

@@ -1,15 +1,24 @@
 //! Job files: which connections run when, and what else is done then.
 //!
-//! A job file is TOML (`jobs/*.toml`). It says what; cron, systemd or Kubernetes says when, by calling
-//! `waybill run --job FILE`. Its `cron` line is for whoever renders or runs schedules from it.
+//! A job file is TOML (`jobs/*.toml`). It says what, and its `cron` line when. `schedule` decides for `waybill schedule`
+//! which job starts at which instant; `render` says the same in the words of systemd, Kubernetes and Airflow, which then
+//! call `waybill run --job FILE`.
 //!
-//! May use: the base. Room for `schedule` and `render`.
+//! May use: the base. Knows neither lakes nor runs: what a job does is for whoever asks.
+
+mod cron;
+pub mod render;
+pub mod schedule;
 
 use std::path::Path;
 
+use chrono_tz::Tz;
 use serde::Deserialize;
 
+pub use self::cron::Cron;
+use crate::clock::span;
 use crate::error::{Code, Error, Result, ResultExt};
+use crate::limits;
 
 /// A job, as its file says it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -17,14 +26,47 @@ use crate::error::{Code, Error, Result, ResultExt};
 pub struct JobFile {
     /// The job's name, for reports and logs.
     pub name: String,
-    /// When it is meant to run: five fields, UTC.
-    pub cron: String,
+    /// When it runs: five fields.
+    pub cron: Cron,
+    /// On whose clocks; UTC when absent.
+    timezone: Option<Zone>,
+    /// By how much a start may be delayed.
+    jitter: Option<Jitter>,
     /// The lake; the command line's when absent.
     pub lake: Option<String>,
     /// The connections that run, by display name; absent: all of the lake.
     pub connections: Option<Vec<String>>,
     /// What is maintained afterwards; absent: nothing.
     pub maintain: Option<Maintain>,
+}
+
+/// A time zone by its name in the tz database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+struct Zone(Tz);
+
+impl TryFrom<String> for Zone {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        let refuse = |_| format!("`{text}` is not a time zone, like `Europe/Berlin` or `UTC`");
+        text.parse().map(Self).map_err(refuse)
+    }
+}
+
+/// A span of time by which starts are spread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+struct Jitter(chrono::Duration);
+
+impl TryFrom<String> for Jitter {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        let span = span(&text).filter(|span| *span <= limits::JITTER_MAX);
+        span.map(Self)
+            .ok_or_else(|| format!("`{text}` is not a jitter: give a span of time up to 1d, like `90s` or `5m`"))
+    }
 }
 
 /// The maintenance of a job.
@@ -58,20 +100,30 @@ impl JobFile {
         Self::parse(&text).map_err(|error| error.context(doing))
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    /// Reads the text of a job file.
+    ///
+    /// # Errors
+    /// `configuration`, with the line and column of what is wrong.
+    pub fn parse(text: &str) -> Result<Self> {
         let job: Self =
             toml::from_str(text).map_err(|error| Error::new(Code::Configuration, error.to_string().trim_end()))?;
-        let fields = job.cron.split_whitespace().count();
-        if fields != 5 {
-            return Err(Error::new(
-                Code::Configuration,
-                format!("`cron = \"{}\"` has {fields} fields and not 5 (minute hour day month weekday)", job.cron),
-            ));
+        if job.name.trim().is_empty() || job.name.chars().any(char::is_control) {
+            return Err(Error::new(Code::Configuration, "`name` must be a line of text"));
         }
         if job.maintain.as_ref().is_some_and(|maintain| maintain.target_file_mb == 0) {
             return Err(Error::new(Code::Configuration, "`target_file_mb` must be at least 1"));
         }
         Ok(job)
+    }
+
+    /// On whose clocks it runs.
+    pub fn timezone(&self) -> Tz {
+        self.timezone.map_or(Tz::UTC, |zone| zone.0)
+    }
+
+    /// By how much a start may be delayed at most.
+    pub fn jitter(&self) -> chrono::Duration {
+        self.jitter.map_or(limits::JITTER, |jitter| jitter.0)
     }
 }
 
@@ -96,8 +148,28 @@ mod tests {
     }
 
     #[test]
-    fn a_cron_expression_has_five_fields() {
-        let error = JobFile::parse("name = \"x\"\ncron = \"hourly\"\n").unwrap_err();
-        assert!(error.message().contains("1 fields"), "{error}");
+    fn what_cannot_be_a_schedule_is_refused_with_its_line() {
+        let refused = |lines: &str| {
+            let error = JobFile::parse(&format!("name = \"x\"\n{lines}\n")).unwrap_err();
+            assert_eq!(error.code(), Code::Configuration);
+            error.message().to_owned()
+        };
+        let text = refused("cron = \"0 25 * * *\"");
+        assert!(text.contains("line 2") && text.contains("the hour `25` cannot be"), "{text}");
+        let text = refused("cron = \"0 2 * * *\"\ntimezone = \"Berlin\"");
+        assert!(text.contains("line 3") && text.contains("`Berlin` is not a time zone"), "{text}");
+        for jitter in ["5", "2d", "-1s", "soon"] {
+            let text = refused(&format!("cron = \"0 2 * * *\"\njitter = \"{jitter}\""));
+            assert!(text.contains("line 3") && text.contains("is not a jitter"), "{text}");
+        }
+    }
+
+    #[test]
+    fn utc_and_a_minute_of_jitter_unless_the_file_says_otherwise() {
+        let job = JobFile::parse("name = \"x\"\ncron = \"0 2 * * *\"\n").unwrap();
+        assert_eq!((job.timezone(), job.jitter()), (Tz::UTC, chrono::Duration::seconds(60)));
+        let lines = "name = \"x\"\ncron = \"0 2 * * *\"\ntimezone = \"Europe/Berlin\"\njitter = \"5m\"\n";
+        let job = JobFile::parse(lines).unwrap();
+        assert_eq!((job.timezone(), job.jitter()), (Tz::Europe__Berlin, chrono::Duration::minutes(5)));
     }
 }

@@ -8,6 +8,7 @@
 
 mod checkpoint;
 mod commit;
+mod known;
 mod maintain;
 mod parquet;
 mod paths;

@@ -16,7 +16,7 @@ use super::state::{OwedBlob, OwedHash, OwedMessage, State};
 use crate::clock::Time;
 use crate::error::{Code, Error, Result};
 use crate::event::id::{GapKey, QuarantineKey, gap_id, quarantine_id, scope_id};
-use crate::event::{FileEvent, Gap, GapKind, HashStatus, Quarantined, ScopeMember};
+use crate::event::{FileEvent, Gap, GapKind, HashStatus, Quarantined, RunKind, ScopeMember};
 use crate::lake::{Commit, Committed, Outbox, Writer};
 use crate::limits;
 use crate::source::{ContentBlob, ResolvedScope, UnreadableRecord, Window};
@@ -46,6 +46,8 @@ pub(super) struct Collector {
     lost: Option<Failure>,
     /// When the tenant's administrator consented, if that is known.
     pub(super) authorized: Option<Time>,
+    /// Ids of gaps and of quarantined records that have their rows; only of interest to a backfill, which may be repeated.
+    pub(super) told: Option<HashSet<String>>,
     pub(super) report: Report,
 }
 
@@ -80,13 +82,14 @@ impl Collector {
             listing: None,
             lost: None,
             authorized: None,
+            told: None,
             report,
         }
     }
 
-    /// Whether the connection has never committed.
-    pub(super) fn is_first(&self) -> bool {
-        self.before.is_none()
+    /// Whether an earlier run has asked the feed for anything.
+    pub(super) fn has_asked(&self) -> bool {
+        self.state.watermark > self.state.since
     }
 
     pub(super) fn extend(&mut self, now: Time) -> Vec<Lost> {
@@ -99,15 +102,17 @@ impl Collector {
 
     /// Says that a blob is on its way, so that a send of it is counted for the right window.
     pub(super) fn listed(&mut self, window: Window, blobs: &[ContentBlob]) {
-        let newest = blobs.iter().map(|blob| blob.created).max();
-        self.state.newest_content = self.state.newest_content.max(newest);
+        // A past window of a backfill says nothing about how far the feed has come.
         if let Some(open) = self.state.windows.iter_mut().find(|open| open.window == window) {
             open.listed = true;
+            let newest = blobs.iter().map(|blob| blob.created).max();
+            self.state.newest_content = self.state.newest_content.max(newest);
         }
         self.report.windows += 1;
     }
 
-    /// Says that a window could not be listed; it stays open for the next run.
+    /// Says that a window could not be listed. It stays open for the next run; the one of a backfill, which is in no
+    /// state, makes the backfill fail.
     pub(super) fn not_listed(&mut self, window: Window, error: &Error) {
         self.report.windows_failed += 1;
         self.report.failed(error);
@@ -115,6 +120,8 @@ impl Collector {
         if error.code() == Code::GapTooOld {
             self.lost(Lost { window, reason: reason(error) });
             self.state.windows.retain(|open| open.window != window);
+        } else if self.state.windows.iter().all(|open| open.window != window) {
+            self.report.end_with(error);
         }
     }
 
@@ -182,7 +189,10 @@ impl Collector {
     /// Commits what came together; returns the event ids that are in the lake now.
     pub(super) async fn commit(&mut self, now: Time) -> Result<Vec<String>> {
         let met = std::mem::take(&mut self.met);
-        self.state.remember(met, now);
+        match self.report.kind {
+            RunKind::Run | RunKind::Owed => self.state.remember(met, now),
+            RunKind::Backfill => self.state.remember_past(met, now),
+        }
         self.state.check(self.before.as_ref())?;
         let mut rows = std::mem::take(&mut self.rows);
         self.row_of.clear();
@@ -220,12 +230,10 @@ impl Collector {
             self.end_with(error, now);
         }
         self.report.finish(now, &self.state);
-        self.state.begun.get_or_insert(self.stamp.started_at);
-        self.state.last_run = Some(now);
-        let found = self.lost.as_ref().or(self.listing.as_ref().filter(|_| self.report.windows == 0));
-        let health = Health::after(&self.report, &self.state, found, now);
-        self.outbox.changes.extend(health.change(self.state.health.as_ref(), &self.stamp));
-        self.state.health = Some(health);
+        // What lies in the past, or is owed, says nothing about whether the feed is read now.
+        if self.report.kind == RunKind::Run {
+            self.judge(now);
+        }
         // The run's row is part of its last commit, so it must say what that commit is about to do.
         let last = self.writer.preview(&self.rows, &self.replaces).await?;
         let mut row = self.report.row(&self.stamp);
@@ -233,6 +241,16 @@ impl Collector {
         row.events_upgraded += last.replaced;
         self.outbox.runs.push(row);
         self.commit(now).await.map(drop)
+    }
+
+    /// Says how the run leaves the connection.
+    fn judge(&mut self, now: Time) {
+        self.state.begun.get_or_insert(self.stamp.started_at);
+        self.state.last_run = Some(now);
+        let found = self.lost.as_ref().or(self.listing.as_ref().filter(|_| self.report.windows == 0));
+        let health = Health::after(&self.report, &self.state, found, now);
+        self.outbox.changes.extend(health.change(self.state.health.as_ref(), &self.stamp));
+        self.state.health = Some(health);
     }
 
     /// Remembers whom this run monitors. The same people as before are the same scope, and are in the lake already.
@@ -415,14 +433,18 @@ impl Collector {
     ) {
         self.report.gaps += 1;
         let found_at = self.stamp.started_at;
+        let gap_id = gap_id(&GapKey {
+            connection_id: &self.stamp.connection_id.to_string(),
+            kind,
+            window: window.map(Into::into),
+            content_blob_id: blob_id.as_deref(),
+            subject: subject.as_deref(),
+        });
+        if self.was_told(&gap_id) {
+            return;
+        }
         self.outbox.gaps.push(Gap {
-            gap_id: gap_id(&GapKey {
-                connection_id: &self.stamp.connection_id.to_string(),
-                kind,
-                window: window.map(Into::into),
-                content_blob_id: blob_id.as_deref(),
-                subject: subject.as_deref(),
-            }),
+            gap_id,
             found_at,
             kind,
             connection_id: self.stamp.connection_id.to_string(),
@@ -432,20 +454,25 @@ impl Collector {
             content_blob_id: blob_id,
             subject,
             reason,
-            // The command that fills a gap from an export takes its place here.
-            remedy: window.map(|window| {
-                let second = |time: Time| time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-                format!("export the audit log from {} to {} in Purview", second(window.start()), second(window.end()))
-            }),
+            remedy: window.map(|window| super::backfill::remedy(&self.stamp.connection_name, window)),
             run_id: self.stamp.run_id.to_string(),
         });
+    }
+
+    /// Whether a gap or quarantined record has its row already.
+    fn was_told(&mut self, id: &str) -> bool {
+        self.told.as_mut().is_some_and(|told| !told.insert(id.to_owned()))
     }
 
     fn quarantine(&mut self, blob_id: &str, record: UnreadableRecord, now: Time) {
         self.report.quarantined += 1;
         let connection_id = self.stamp.connection_id.to_string();
+        let quarantine_id = quarantine_id(&QuarantineKey { connection_id: &connection_id, raw: &record.raw });
+        if self.was_told(&quarantine_id) {
+            return;
+        }
         self.outbox.quarantine.push(Quarantined {
-            quarantine_id: quarantine_id(&QuarantineKey { connection_id: &connection_id, raw: &record.raw }),
+            quarantine_id,
             found_at: now,
             connection_id,
             connection_name: self.stamp.connection_name.clone(),

@@ -7,10 +7,11 @@
 //!
 //! [`run`] wires the stages with bounded channels, so that a slow stage holds the ones before it back. Every item leaves
 //! its stage with a [`fate`]; `collect` turns fates into commits and is the only one that changes the state. What an
-//! earlier run owed goes through the same stages first.
+//! earlier run owed goes through the same stages first. A [`backfill`] is a run over a past interval instead.
 //!
 //! May use: `source`, `digest`, `event`, `lake`, and the base. Knows nothing of Microsoft but what `source` says.
 
+mod backfill;
 mod collect;
 mod fate;
 mod hash;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+pub use self::backfill::{Estimate, Past, backfill, estimate};
 pub use self::health::{Health, pending};
 pub use self::report::{Failure, OwedCounts, Report};
 pub use self::state::State;
@@ -39,10 +41,12 @@ use crate::clock::{Clock, Time};
 use crate::digest::HashPool;
 use crate::error::{Code, Error, Result};
 pub use crate::event::Outcome;
+use crate::event::RunKind;
 use crate::lake::Lake;
 use crate::limits;
 use crate::monitor::Progress;
 use crate::source::{ContentBlob, Feed, ResolvedScope, Scope, SendRecord, Source, Window};
+use backfill::Recall;
 use collect::Collector;
 use fate::Fate;
 use row::Stamp;
@@ -77,6 +81,16 @@ pub struct Job {
 /// Only when not even the run's own row could be committed: the lake is unavailable or damaged, or another run of the
 /// connection committed first. Whatever else ended the run is in the report.
 pub async fn run<S: Source>(job: Job, source: Arc<S>, lake: &Lake) -> Result<Report> {
+    execute(job, None, source, lake).await
+}
+
+/// A run from the checkpoint to now, or over a past interval.
+async fn execute<S: Source>(job: Job, past: Option<Past>, source: Arc<S>, lake: &Lake) -> Result<Report> {
+    let kind = match (past, job.owed_only) {
+        (Some(_), _) => RunKind::Backfill,
+        (None, true) => RunKind::Owed,
+        (None, false) => RunKind::Run,
+    };
     let stamp = Stamp {
         tenant_id: job.tenant_id,
         connection_id: job.connection_id,
@@ -84,14 +98,22 @@ pub async fn run<S: Source>(job: Job, source: Arc<S>, lake: &Lake) -> Result<Rep
         run_id: Uuid::new_v4(),
         started_at: job.clock.now(),
     };
-    info!(run = %stamp.run_id, connection = %stamp.connection_name, "run begins");
+    info!(run = %stamp.run_id, connection = %stamp.connection_name, kind = kind.as_str(), "run begins");
     let (writer, before) = lake.writer::<State>(job.connection_id, stamp.run_id).await?;
     let state = before.clone().unwrap_or_else(|| State::new(plan::whole_seconds(job.since)));
-    let report = Report::start(&stamp, job.scope.kind());
+    let report = Report::start(&stamp, kind, job.scope.kind());
     let mut collector = Collector::new(stamp.clone(), writer, before, state, report);
     collector.authorized = job.authorized;
+    let mut recall = None;
+    if past.is_some() {
+        collector.told = Some(backfill::told(lake).await?);
+        recall = Some(Recall::of(lake));
+    }
 
-    let ended = gather(&job, &stamp, &source, &mut collector).await;
+    let mut ended = gather(&job, past, recall, &stamp, &source, &mut collector).await;
+    if past.is_some() && ended.is_ok() {
+        ended = collector.report.check_fates();
+    }
     if source.was_restarted() {
         // It was on when the run began; a clock that stands still must not hide it.
         let until = job.clock.now().max(stamp.started_at + chrono::Duration::seconds(1));
@@ -100,8 +122,12 @@ pub async fn run<S: Source>(job: Job, source: Arc<S>, lake: &Lake) -> Result<Rep
         }
     }
 
+    if matches!(past, Some(Past::Export { .. })) {
+        // Files are no windows of the feed, and the run's row must tell from where it was filled.
+        collector.report.windows = 0;
+    }
     collector.report.usage = source.usage();
-    let is_whole = ended.is_ok() && !job.owed_only;
+    let is_whole = ended.is_ok() && kind == RunKind::Run;
     match ended {
         Ok(()) => {}
         Err(error) if error.code() == Code::Interrupted => collector.report.outcome = Outcome::Interrupted,
@@ -124,14 +150,24 @@ pub async fn run<S: Source>(job: Job, source: Arc<S>, lake: &Lake) -> Result<Rep
 }
 
 /// Feeds the collector until everything that there is to read met its fate.
-async fn gather<S: Source>(job: &Job, stamp: &Stamp, source: &Arc<S>, collector: &mut Collector) -> Result<()> {
+async fn gather<S: Source>(
+    job: &Job,
+    past: Option<Past>,
+    recall: Option<Recall>,
+    stamp: &Stamp,
+    source: &Arc<S>,
+    collector: &mut Collector,
+) -> Result<()> {
     let feed = interruptible(&job.interrupt, source.prepare()).await?;
     let scope = interruptible(&job.interrupt, source.resolve_scope(&job.scope)).await?;
     collector.monitors(&scope);
     for finding in &scope.findings {
         warn!("{finding}");
     }
-    let work = collector.plan(job, feed);
+    let work = match past {
+        None => collector.plan(job, feed),
+        Some(past) => collector.plan_past(past, feed, job.clock.now()),
+    };
     let (sends_in, sends_out) = mpsc::channel(limits::SENDS_QUEUED);
     let (fates_in, mut fates_out) = mpsc::channel(limits::FATES_QUEUED);
     let pipeline = Arc::new(Pipeline {
@@ -143,7 +179,8 @@ async fn gather<S: Source>(job: &Job, stamp: &Stamp, source: &Arc<S>, collector:
         stamp: stamp.clone(),
         clock: job.clock.clone(),
         progress: Arc::clone(&job.progress),
-        taken: Mutex::new(collector.state().seen.iter().flat_map(|seen| seen.ids.iter().map(|id| short(id))).collect()),
+        taken: Mutex::new(collector.state().met_ids().map(short).collect()),
+        recall,
         claimed: Mutex::default(),
         sends: sends_in.downgrade(),
         fates: fates_in.downgrade(),
@@ -212,17 +249,11 @@ impl Collector {
             return Work { windows: Vec::new(), owed: state::Owed { blobs: Vec::new(), ..owed } };
         }
         self.skip_to(plan::whole_seconds(job.since));
-        let from = self.state().watermark;
+        if feed == Feed::Started {
+            self.feed_was_started(now);
+        }
         for lost in self.extend(now) {
             self.lost(lost);
-        }
-        // What became available before the feed was on is never listed. A first run starts the feed itself: content takes
-        // an hour to become available, so nothing of what was asked for is lost if it was asked for since then.
-        if feed == Feed::Started
-            && (!self.is_first() || from < now - limits::FEED_LATENCY)
-            && let Some(window) = Window::new(from, self.state().watermark)
-        {
-            self.subscription_was_off(window);
         }
         let windows: Vec<OpenWork> = self
             .state()
@@ -243,6 +274,20 @@ impl Collector {
         self.report.window_start = windows.first().map(|open| open.window.start());
         self.report.window_end = windows.last().map(|open| open.window.end());
         Work { windows, owed }
+    }
+}
+
+impl Collector {
+    /// Says what is lost between the last run and now. What became available before the feed was on is never listed. A
+    /// first run starts the feed itself: content takes an hour to become available, so nothing of what was asked for is
+    /// lost if it was asked for since then.
+    fn feed_was_started(&mut self, now: Time) {
+        let from = self.state().watermark;
+        if (self.has_asked() || from < now - limits::FEED_LATENCY)
+            && let Some(window) = Window::new(from, plan::whole_seconds(now))
+        {
+            self.subscription_was_off(window);
+        }
     }
 }
 
@@ -356,6 +401,8 @@ struct Pipeline<S> {
     progress: Arc<Progress>,
     /// Records that met their fate, or are about to in this run.
     taken: Mutex<HashSet<Uuid>>,
+    /// What the lake knows beyond that; of a past interval the checkpoint may have forgotten it.
+    recall: Option<Recall>,
     /// Events on their way to the lake in this run.
     claimed: Mutex<HashSet<Uuid>>,
     sends: mpsc::WeakSender<QueuedSend>,
@@ -378,6 +425,14 @@ enum Step {
 }
 
 impl<S: Source> Pipeline<S> {
+    /// Whether the lake has rows of a send's record.
+    async fn is_in_lake(&self, send: &SendRecord) -> Result<bool> {
+        match &self.recall {
+            None => Ok(false),
+            Some(recall) => recall.knows_record(send).await,
+        }
+    }
+
     /// Takes a record for this run; false when somebody has it.
     fn take(&self, record: &str) -> bool {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(short(record))

@@ -48,11 +48,34 @@ pub(super) fn extend(state: &mut State, now: Time) -> Vec<Lost> {
         lose(state.watermark, oldest, "no run asked for this time before the feed forgot it");
         state.watermark = oldest;
     }
-    while let Some(window) = Window::new(state.watermark, now.min(state.watermark + limits::WINDOW_MAX)) {
+    for window in pieces(state.watermark, now) {
         state.windows.push(OpenWindow { window, read: Default::default(), listed: false });
         state.watermark = window.end();
     }
     lost
+}
+
+/// The windows of a past interval that the feed still holds, and the part of it that it no longer does.
+pub(super) fn past(interval: Window, now: Time) -> (Vec<Window>, Option<Lost>) {
+    let now = whole_seconds(now);
+    let oldest = now - limits::FEED_MEMORY;
+    let start = whole_seconds(interval.start());
+    let end =
+        whole_seconds(interval.end() + (chrono::Duration::seconds(1) - chrono::Duration::nanoseconds(1))).min(now);
+    let lost = Window::new(start, end.min(oldest)).map(|window| {
+        let reason = format!("{}: the feed had forgotten this time when a backfill asked for it", Code::GapTooOld);
+        Lost { window, reason }
+    });
+    (pieces(start.max(oldest), end).collect(), lost)
+}
+
+/// Cuts an interval into windows that the feed takes.
+fn pieces(mut start: Time, end: Time) -> impl Iterator<Item = Window> {
+    std::iter::from_fn(move || {
+        let window = Window::new(start, end.min(start + limits::WINDOW_MAX))?;
+        start = window.end();
+        Some(window)
+    })
 }
 
 /// Drops the windows that need no further listing: listed, and old enough that nothing is listed late.
@@ -122,6 +145,25 @@ mod tests {
         assert_eq!(state.windows.len(), 1, "content may still be listed late");
         close(&mut state, at(60 * 24));
         assert!(state.windows.is_empty());
+    }
+
+    #[test]
+    fn a_past_interval_is_cut_at_what_the_feed_remembers_and_at_now() {
+        let now = at(20 * 24 * 60);
+        let oldest = now - limits::FEED_MEMORY;
+        let (windows, lost) = past(Window::new(at(0), now + Duration::days(1)).unwrap(), now);
+        assert_eq!(lost.unwrap().window, Window::new(at(0), oldest).unwrap());
+        assert_eq!((windows[0].start(), windows[windows.len() - 1].end()), (oldest, now));
+        assert!(windows.iter().all(|window| window.end() - window.start() <= limits::WINDOW_MAX));
+        assert!(windows.windows(2).all(|pair| pair[0].end() == pair[1].start()));
+
+        let (windows, lost) = past(Window::new(at(0), at(60)).unwrap(), now);
+        assert_eq!((windows, lost.unwrap().window), (vec![], Window::new(at(0), at(60)).unwrap()));
+
+        let half = Duration::milliseconds(500);
+        let (windows, lost) = past(Window::new(at(0) + half, at(60) + half).unwrap(), at(90));
+        assert_eq!(windows, [Window::new(at(0), at(60) + Duration::seconds(1)).unwrap()]);
+        assert_eq!(lost, None);
     }
 
     proptest! {

@@ -6,6 +6,7 @@ use tracing::warn;
 use super::fate::{Fate, Tally};
 use super::{Pipeline, QueuedSend};
 use crate::error::Result;
+use crate::limits;
 use crate::source::{ContentBlob, Source, UnreadableRecord, Window};
 
 /// Unreadable records of one blob that are kept; a blob of nothing else is one defect and not a million rows.
@@ -35,6 +36,7 @@ async fn read<S: Source>(
     queued: &mut u64,
     unreadable: &mut Vec<UnreadableRecord>,
 ) -> Result<()> {
+    let mut unreadable_bytes = 0;
     let mut chunks = pipeline.source.read(blob);
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk?;
@@ -43,11 +45,16 @@ async fn read<S: Source>(
         tally.feed_bytes += chunk.bytes;
         tally.sends += chunk.sends.len() as u64;
         tally.unreadable += chunk.unreadable.len() as u64;
-        unreadable.extend(chunk.unreadable.into_iter().take(UNREADABLE_MAX - unreadable.len()));
+        for record in chunk.unreadable {
+            unreadable_bytes += record.raw.len();
+            if unreadable.len() < UNREADABLE_MAX && unreadable_bytes <= limits::UNREADABLE_BYTES {
+                unreadable.push(record);
+            }
+        }
         for send in chunk.sends {
             if !pipeline.scope.contains(&send) {
                 tally.out_of_scope += 1;
-            } else if !pipeline.take(&send.id) {
+            } else if pipeline.is_in_lake(&send).await? || !pipeline.take(&send.id) {
                 tally.duplicates += 1;
             } else {
                 *queued += 1;

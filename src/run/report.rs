@@ -9,7 +9,7 @@ use super::row::Stamp;
 use super::state::State;
 use crate::clock::Time;
 use crate::error::{Code, Error, Result};
-use crate::event::{self, Outcome};
+use crate::event::{self, Outcome, RunKind};
 use crate::source::Usage;
 
 /// The counts of a run.
@@ -19,6 +19,8 @@ pub struct Report {
     pub run_id: Uuid,
     /// The connection's display name.
     pub connection: String,
+    /// `run`, `owed` or `backfill`.
+    pub kind: RunKind,
     /// `done`, `partial`, `failed` or `interrupted`.
     pub outcome: Outcome,
     /// The process's exit code that this means.
@@ -117,10 +119,11 @@ impl From<&Error> for Failure {
 }
 
 impl Report {
-    pub(super) fn start(stamp: &Stamp, scope: &str) -> Self {
+    pub(super) fn start(stamp: &Stamp, kind: RunKind, scope: &str) -> Self {
         Self {
             run_id: stamp.run_id,
             connection: stamp.connection_name.clone(),
+            kind,
             outcome: Outcome::Done,
             exit_code: 0,
             started_at: stamp.started_at,
@@ -245,6 +248,7 @@ impl Report {
             scope_id: self.scope_id.clone(),
             waybill_version: env!("CARGO_PKG_VERSION").to_owned(),
             error: self.error.as_ref().map(|error| format!("{}: {}", error.code, error.message)),
+            kind: Some(self.kind),
         }
     }
 }

@@ -136,11 +136,29 @@ impl State {
         }
     }
 
+    /// Records that need no second look: their fate is known, or their message is owed.
+    pub fn met_ids(&self) -> impl Iterator<Item = &str> {
+        let seen = self.seen.iter().flat_map(|seen| &seen.ids);
+        seen.chain(self.owed.messages.iter().map(|owed| &owed.send.id)).map(String::as_str)
+    }
+
     /// Remembers records, and forgets those that the feed can no longer repeat or that are too many.
     pub fn remember(&mut self, ids: Vec<String>, now: Time) {
         if !ids.is_empty() {
             self.seen.push_back(Seen { at: now, ids });
         }
+        self.forget(now);
+    }
+
+    /// Remembers records of a past interval: the first to be forgotten, since the feed repeats the others sooner.
+    pub fn remember_past(&mut self, ids: Vec<String>, now: Time) {
+        if !ids.is_empty() {
+            self.seen.push_front(Seen { at: now, ids });
+        }
+        self.forget(now);
+    }
+
+    fn forget(&mut self, now: Time) {
         let mut count: usize = self.seen.iter().map(|seen| seen.ids.len()).sum();
         while let Some(oldest) = self.seen.front() {
             if count <= limits::SEEN_RECORDS && oldest.at >= now - limits::SEEN_TIME {

@@ -102,9 +102,12 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self> {
         let doing = || format!("cannot use the configuration `{}`", path.display());
         let text = std::fs::read_to_string(path).or_error(Code::Configuration, doing())?;
-        // Without the quotation of the file that the library adds: a person may have put a secret there.
-        toml::from_str(&text)
-            .map_err(|error| Error::new(Code::Configuration, format!("{}: {}", doing(), error.message())))
+        toml::from_str(&text).map_err(|error| {
+            // Without the words of the file, which the library would quote: a person may have put a secret there.
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            Error::new(Code::Configuration, format!("{}: line {line} has an unknown word or value", doing()))
+        })
     }
 }
 
@@ -174,6 +177,6 @@ mod tests {
         std::fs::write(file.path(), "[sign_in]\nissuer = 'x'\nclient_id = 'y'\nclient_secret = 'hunter2'").unwrap();
         let error = Config::read(file.path()).unwrap_err();
         assert_eq!(error.code(), Code::Configuration);
-        assert!(!error.to_string().contains("hunter2"), "{error}");
+        assert!(error.to_string().ends_with("`: line 4 has an unknown word or value"), "{error}");
     }
 }

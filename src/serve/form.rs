@@ -1,7 +1,5 @@
 //! What a form sent, once it is clear that it came from one of our own pages.
 
-#![allow(dead_code, reason = "for pages that are being built")]
-
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Request};
 use axum::http::StatusCode;

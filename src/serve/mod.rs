@@ -10,7 +10,7 @@
 //! [`Form`](form::Form), which exists only when it came from one of our own pages. What a page shows it gets from the
 //! rooms below; nothing is decided here that the command line decides too.
 //!
-//! May use: `doctor`, `connection`, `lake`, `run`, `search`, `source`, `event`, `job`, and the base. Only it and the simulator know
+//! May use: `doctor`, `connection`, `lake`, `run`, `search`, `source`, `event`, `job`, and the base. Only it, the simulator and the health page of the schedule know
 //! `axum`.
 
 pub(crate) mod auth;
@@ -25,11 +25,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
+use futures::StreamExt as _;
 use tokio::net::TcpListener;
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -105,19 +108,18 @@ pub async fn start(lake: Lake, clock: Clock, address: &str, config: Config, oper
     let server =
         Arc::new(Server { lake, clock, site, consents: Default::default(), endpoints: config.endpoints, auth });
     let stop = CancellationToken::new();
-    let listening = tokio::spawn(listen::listen(listener, acceptor, router(server), stop.clone()));
+    let listening = tokio::spawn(listen::listen(listener, acceptor, router(server, console::routes()), stop.clone()));
     Ok(Running { url, stop, listening })
 }
 
-fn router(server: Shared) -> Router {
+fn router(server: Shared, pages: Router<Shared>) -> Router {
     // Outside of this come the parts that everybody may have: the style sheet.
-    let pages = console::routes()
-        .merge(auth::routes())
-        .fallback(nothing_here)
-        .layer(from_fn_with_state(Arc::clone(&server), auth::guard));
+    let pages =
+        pages.merge(auth::routes()).fallback(nothing_here).layer(from_fn_with_state(Arc::clone(&server), auth::guard));
     console::layout::assets()
         .merge(pages)
         .layer(DefaultBodyLimit::max(limits::SERVE_BODY_BYTES))
+        .layer(from_fn(heard_out))
         .layer(from_fn(in_time))
         .layer(from_fn_with_state(Arc::clone(&server), problem::render))
         .layer(from_fn_with_state(Arc::clone(&server), headers::secure))
@@ -126,6 +128,35 @@ fn router(server: Shared) -> Router {
 
 async fn nothing_here() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, Error::new(Code::RequestRefused, "there is no such page"))
+}
+
+/// Takes the rest of a body that is too large, up to a limit, before its refusal is sent: a browser that still sends when
+/// the connection is closed shows a broken connection, and not the page that says why.
+async fn heard_out(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = Arc::new(Mutex::new(body.into_data_stream()));
+    let pieces = Arc::clone(&body);
+    let shared = Body::from_stream(async_stream::stream! {
+        loop {
+            // The handler alone reads until it has answered; the lock is held for one piece at a time.
+            let piece = pieces.lock().await.next().await;
+            match piece {
+                Some(piece) => yield piece,
+                None => break,
+            }
+        }
+    });
+    let response = next.run(Request::from_parts(parts, shared)).await;
+    if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        let mut rest = body.lock().await;
+        let mut left = limits::SERVE_DISCARD_BYTES;
+        while let Some(Ok(piece)) = rest.next().await
+            && piece.len() < left
+        {
+            left -= piece.len();
+        }
+    }
+    response
 }
 
 async fn in_time(request: Request, next: Next) -> Response {
@@ -138,3 +169,6 @@ async fn in_time(request: Request, next: Next) -> Response {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

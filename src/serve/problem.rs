@@ -103,8 +103,9 @@ fn status(code: Code) -> StatusCode {
 /// Writes the failures of the routes below, and of the library that carries them, for whoever asked.
 pub(super) async fn render(State(server): State<Shared>, request: Request, next: Next) -> Response {
     let wants_page = wants_page(request.headers());
-    let asks = request.method() == Method::GET;
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    // A sign-in that failed leads to no other one: an account without a role would go round in circles.
+    let may_sign_in_first = wants_page && request.method() == Method::GET && !path.starts_with("/sign-in");
     let response = next.run(request).await;
     let status = response.status();
     let is_written = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
@@ -115,7 +116,7 @@ pub(super) async fn render(State(server): State<Shared>, request: Request, next:
         code: Code::RequestRefused,
         message: status.canonical_reason().unwrap_or("the request was refused").to_lowercase(),
     });
-    if carried.code == Code::NotSignedIn && wants_page && asks && server.has_sign_in() {
+    if carried.code == Code::NotSignedIn && may_sign_in_first && server.has_sign_in() {
         return sign_in(&path);
     }
     let viewer = response.extensions().get::<Viewer>().cloned();

@@ -10,13 +10,17 @@ import datetime
 import hashlib
 import json
 import os
+import re
 import shutil
 import ssl
 import tempfile
+import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
 import httpx
+import jwt
 import msal
 from azure.identity import CertificateCredential, ClientSecretCredential
 from cryptography import x509
@@ -163,6 +167,74 @@ def assert_refused(credential, number, kind, scope=GRAPH):
     assert result["error_description"].startswith(f"AADSTS{number}: "), result
     # What Microsoft's support asks for.
     assert result["trace_id"] and result["correlation_id"] and result["timestamp"], result
+
+
+def begin_sign_in(application):
+    """Begins as a web application does, and comes back from the provider's page as a browser does."""
+    flow = application.initiate_auth_code_flow(["User.Read"], redirect_uri="https://console.example/callback")
+    assert flow["auth_uri"].startswith(f"{tenant.authority}/oauth2/v2.0/authorize?"), flow
+    return flow
+
+
+def come_back(flow, choice):
+    class Stay(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *arguments):
+            return None
+
+    opener = urllib.request.build_opener(Stay, urllib.request.HTTPSHandler(context=tenant.context))
+    try:
+        page = opener.open(f"{flow['auth_uri']}&{urllib.parse.urlencode({'simulate': choice})}").read().decode()
+    except urllib.error.HTTPError as answer:
+        assert answer.code == 302, answer.read()
+        target = urllib.parse.urlsplit(answer.headers["location"])
+        assert f"{target.scheme}://{target.netloc}{target.path}" == "https://console.example/callback", target
+        return dict(urllib.parse.parse_qsl(target.query))
+    # With `response_mode=form_post` the browser sends a form.
+    return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page))
+
+
+def msal_signs_a_person_in():
+    application = tenant.application(tenant.client_secret)
+    user = tenant.users[0]
+    flow = begin_sign_in(application)
+    assert "code_challenge_method=S256" in flow["auth_uri"] and "nonce=" in flow["auth_uri"], flow
+    result = application.acquire_token_by_auth_code_flow(flow, come_back(flow, f"{user}:analyst"))
+    assert "id_token" in result, result
+    claims = result["id_token_claims"]
+    assert claims["iss"] == f"{tenant.login}/{tenant.tenant_id}/v2.0", claims
+    assert (claims["aud"], claims["tid"], claims["ver"]) == (tenant.client_id, tenant.tenant_id, "2.0"), claims
+    assert (claims["preferred_username"], claims["roles"]) == (user, ["analyst"]), claims
+    assert claims["oid"] and claims["sub"] and claims["name"] and claims["nonce"], claims
+    assert [account["username"] for account in application.get_accounts()] == [user]
+    # The token is signed with a key that the provider publishes.
+    with urllib.request.urlopen(f"{tenant.authority}/v2.0/.well-known/openid-configuration", context=tenant.context) as answer:
+        document = json.load(answer)
+    keys = jwt.PyJWKClient(document["jwks_uri"], ssl_context=tenant.context)
+    key = keys.get_signing_key_from_jwt(result["id_token"])
+    jwt.decode(
+        result["id_token"], key, algorithms=document["id_token_signing_alg_values_supported"],
+        audience=tenant.client_id, issuer=document["issuer"],
+    )  # fmt: skip
+
+
+def msal_is_told_that_a_person_declines():
+    application = tenant.application(tenant.client_secret)
+    flow = begin_sign_in(application)
+    result = application.acquire_token_by_auth_code_flow(flow, come_back(flow, "cancel"))
+    assert result["error"] == "access_denied" and "AADSTS65004" in result["error_description"], result
+
+
+def msal_is_told_that_a_code_was_used_or_is_for_another_challenge():
+    application = tenant.application(tenant.client_secret)
+    flow = begin_sign_in(application)
+    answer = come_back(flow, f"{tenant.users[0]}:viewer")
+    assert "id_token" in application.acquire_token_by_auth_code_flow(dict(flow), answer)
+    again = application.acquire_token_by_auth_code_flow(dict(flow), answer)
+    assert again["error_codes"] == [54005], again
+    one, other = begin_sign_in(application), begin_sign_in(application)
+    stolen = come_back(one, f"{tenant.users[0]}:admin") | {"state": other["state"]}
+    result = application.acquire_token_by_auth_code_flow(other, stolen)
+    assert result["error_codes"] == [50148], result
 
 
 def msal_is_told_that_a_secret_is_wrong():
@@ -438,6 +510,9 @@ CHECKS = [
     msal_takes_the_second_token_from_its_cache,
     msal_gets_a_token_with_a_certificate_by_its_sha256_thumbprint,
     msal_gets_a_token_with_a_certificate_by_its_sha1_thumbprint,
+    msal_signs_a_person_in,
+    msal_is_told_that_a_person_declines,
+    msal_is_told_that_a_code_was_used_or_is_for_another_challenge,
     msal_is_told_that_a_secret_is_wrong,
     msal_is_told_that_a_certificate_is_not_registered,
     msal_is_told_that_a_resource_is_unknown,

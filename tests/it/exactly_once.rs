@@ -11,7 +11,7 @@ use waybill::lake::{Lake, Maintenance};
 use waybill::source::memory::Call;
 
 use crate::inner::store::{Failure, FaultyStore};
-use crate::inner::{Tenant, actual, expected};
+use crate::inner::{Tenant, actual, expected, noon};
 
 const NAMES: [&str; 4] = ["a.txt", "b.pdf", "a.txt", "image001.png"];
 
@@ -36,6 +36,8 @@ enum Event {
     Two,
     /// Maintenance while a run goes on.
     Maintain,
+    /// A backfill of the last so many minutes, beside a run or alone.
+    Backfill { minutes: i64, beside_run: bool },
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -58,6 +60,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (1_u64..14, failure).prop_map(|(nth, failure)| Event::Disturbed { nth, failure }),
         1 => Just(Event::Two),
         1 => Just(Event::Maintain),
+        2 => (1_i64..900, any::<bool>()).prop_map(|(minutes, beside_run)| Event::Backfill { minutes, beside_run }),
     ]
 }
 
@@ -136,6 +139,15 @@ async fn play(script: &[Event]) {
                 let (_, maintained) =
                     tokio::join!(tenant.run(&lake), lake.maintain(&connections, Maintenance::default()));
                 maintained.unwrap();
+            }
+            Event::Backfill { minutes, beside_run } => {
+                let to = (now - noon()).num_minutes();
+                let backfill = tenant.backfill(&lake, to - minutes, to);
+                if *beside_run {
+                    drop(tokio::join!(backfill, tenant.run(&lake)));
+                } else {
+                    drop(backfill.await);
+                }
             }
         }
         assert_no_doubles(&lake).await;

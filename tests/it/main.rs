@@ -5,9 +5,12 @@
 mod inner;
 mod support;
 
+mod authorize;
+mod backfill;
 mod cli;
 mod clients;
 mod connections;
+mod console;
 mod exactly_once;
 mod hash_or_reason;
 mod least_privilege;
@@ -18,6 +21,7 @@ mod one_commit;
 mod open_table;
 mod peers;
 mod read_only;
+mod schedule;
 mod scope;
 mod serve;
 mod stores;

@@ -52,7 +52,7 @@ async fn a_blob_that_expired_is_a_gap_and_the_exit_code_tells() {
     assert_eq!(row["kind"], "blob");
     assert!(row["reason"].as_str().unwrap().starts_with("content-expired: "), "{row}");
     assert!(row["content_blob_id"].as_str().is_some_and(|id| !id.is_empty()), "{row}");
-    assert!(row["remedy"].as_str().is_some_and(|remedy| remedy.contains("2026-11-02T11:40:00Z")), "{row}");
+    assert!(row["remedy"].as_str().is_some_and(|remedy| remedy.contains("--to 2026-11-02T11:40:01Z")), "{row}");
 
     tenant.clock.set(tenant.at(7 * 24 * 60 + 60));
     let report = tenant.run(&lake).await.unwrap();
@@ -233,7 +233,11 @@ async fn an_outage_longer_than_the_feeds_memory_is_a_gap_with_its_remedy() {
     assert_eq!(row["kind"], "feed_memory");
     assert_eq!((row["window_start"].as_str(), row["window_end"].as_str()), (Some(&*begin), Some(&*end)));
     assert!(row["reason"].as_str().unwrap().starts_with("gap-too-old: "), "{row}");
-    assert_eq!(row["remedy"], format!("export the audit log from {begin} to {end} in Purview"));
+    let from = text(noon() - waybill::limits::CONTENT_LATE);
+    let remedy = format!(
+        "export the audit log from {from} to {end} in Purview, then `waybill backfill --connection 'memory' --from {from} --to {end} --export AUDIT.csv`"
+    );
+    assert_eq!(row["remedy"], remedy);
     assert_eq!(tenant.run(&lake).await.unwrap().exit_code, 0, "a gap is told once");
 }
 
@@ -250,7 +254,8 @@ async fn a_subscription_that_was_found_off_is_a_gap() {
     assert_eq!(row["kind"], "subscription");
     assert!(row["reason"].as_str().unwrap().starts_with("subscription-disabled: "), "{row}");
     let remedy = row["remedy"].as_str().unwrap();
-    assert!(remedy.contains(&format!("from {} to {}", text(noon()), text(tenant.at(90)))), "{remedy}");
+    let from = text(noon() - waybill::limits::CONTENT_LATE);
+    assert!(remedy.contains(&format!("--from {from} --to {}", text(tenant.at(90)))), "{remedy}");
 }
 
 /// Danger: somebody switches the subscription off while a run reads; the source starts it again, and the hole is not told.

@@ -278,16 +278,15 @@ fn a_scope_that_means_nobody_is_refused_unless_it_is_a_trial() {
     assert_eq!(addresses(&listed["members"]), set(&["ann@contoso.example"]));
 }
 
-/// Danger: a scope of a large company takes a request per person, and the service throttles it for an hour.
+/// Danger: only principal names are found in the pages of the directory, or a request is sent for each other address.
 #[test]
-fn a_hundred_thousand_users_are_resolved_with_a_hundred_and_one_requests() {
-    let tenant = Tenant::start(&["--generate", "users=100k,messages=1,aliases=3"]);
+fn people_are_found_by_any_address_with_a_request_per_page_of_the_directory() {
+    let tenant = Tenant::start(&["--generate", "users=5k,messages=1,aliases=3"]);
     let lake = Lake::temp();
     let mut csv = String::from("mail\n");
-    for number in 0..100_000 {
-        // A third by another address, some of them unknown.
+    for number in 0..5_000 {
         match number % 3 {
-            0 => writeln!(csv, "user{number:05}.alias2@contoso.onmicrosoft.com").unwrap(),
+            0 => writeln!(csv, "user{number:05}.Alias2@contoso.onmicrosoft.com").unwrap(),
             _ => writeln!(csv, "USER{number:05}@contoso.onmicrosoft.com").unwrap(),
         }
     }
@@ -297,9 +296,9 @@ fn a_hundred_thousand_users_are_resolved_with_a_hundred_and_one_requests() {
     let resolved = &trial["scope_resolved"];
     assert_eq!(
         (&resolved["people"], &resolved["findings"]),
-        (&json!(100_000), &json!(["line 100002: the directory has no user `nobody@contoso.onmicrosoft.com`"]))
+        (&json!(5_000), &json!(["line 5002: the directory has no user `nobody@contoso.onmicrosoft.com`"]))
     );
-    // 100 full pages of 999 people and one of 100; what the unknown entry is besides takes two more.
+    // Five pages of 999 people and one of five; what the unknown entry is besides takes two more.
     let requests = &tenant.report()["requests"];
-    assert_eq!((&requests["users"], &requests["groups"]), (&json!({ "200": 101 }), &json!({ "200": 2 })));
+    assert_eq!((&requests["users"], &requests["groups"]), (&json!({ "200": 6 }), &json!({ "200": 2 })));
 }

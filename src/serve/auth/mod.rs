@@ -96,7 +96,6 @@ pub(crate) struct Viewer {
 }
 
 impl Viewer {
-    #[allow(dead_code, reason = "for pages that are being built")]
     /// Fails unless this role or a higher one is held.
     ///
     /// # Errors
@@ -109,7 +108,6 @@ impl Viewer {
         Err(Error::new(Code::NotAllowed, format!("this needs the role `{role}`, and `{who}` has `{held}`")))
     }
 
-    #[allow(dead_code, reason = "for pages that are being built")]
     /// Whether this role or a higher one is held; for what a page offers.
     pub(crate) fn may(&self, role: Role) -> bool {
         self.role >= role

@@ -3,8 +3,6 @@
 //! Everything is written by `maud`, which escapes texts. Pages work without scripts, and load nothing but the style sheet
 //! and the icon of this server, each under a name that changes with its content.
 
-#![allow(dead_code, reason = "parts for pages that are being built")]
-
 use std::sync::LazyLock;
 
 use axum::Router;

@@ -1,15 +1,16 @@
 //! Microsoft 365: the Management Activity API says that something was sent, Graph holds what was sent.
 //!
-//! [`Microsoft365`] is the [`Source`]. `feed` and `record` read the audit feed; `message`, `attachment` and
-//! `directory` ask Graph, all through `graph`. `credential` and `token` prove who we are, `throttle` keeps the
-//! limits. The endpoints of a cloud, or those that replace them, are the only thing that tells one tenant's service
-//! from another's.
+//! [`Microsoft365`] is the [`Source`]. `feed` and `record` read the audit feed, `export` a log that a person exported;
+//! `message`, `attachment` and `directory` ask Graph, all through `graph`. `credential` and `token` prove who we are,
+//! `throttle` keeps the limits. The endpoints of a cloud, or those that replace them, are the only thing that tells one
+//! tenant's service from another's.
 //!
 //! May use: `clock`, `error`, `http`, `limits`, `secret` and the trait's own types.
 
 mod attachment;
 mod credential;
 mod directory;
+mod export;
 mod feed;
 mod graph;
 mod message;
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
 pub use self::credential::Credential;
+pub use self::export::Exported;
 pub use self::message::SentMessage;
 pub use self::permissions::{Granted, Permission, needed};
 use self::throttle::{Limiter, Mailboxes, Pause};

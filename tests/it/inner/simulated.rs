@@ -99,7 +99,13 @@ impl Simulated {
 
     /// Runs the connection once, into any lake; the report as the command prints it.
     pub(crate) async fn run_into(&self, lake: &Lake) -> Result<Value> {
-        let job = Job {
+        let report = run::run(self.job(), Arc::new(self.source(Clock::System)), lake).await?;
+        Ok(serde_json::to_value(report).unwrap())
+    }
+
+    /// A run of the connection.
+    pub(crate) fn job(&self) -> Job {
+        Job {
             connection_id: self.id,
             connection_name: "simulated".to_owned(),
             tenant_id: self.simulator.announcement().tenant_id.parse().unwrap(),
@@ -110,9 +116,7 @@ impl Simulated {
             clock: Clock::System,
             interrupt: CancellationToken::new(),
             progress: Arc::new(Progress::default()),
-        };
-        let report = run::run(job, Arc::new(self.source(Clock::System)), lake).await?;
-        Ok(serde_json::to_value(report).unwrap())
+        }
     }
 
     /// Runs the connection once; the report.

@@ -159,7 +159,7 @@ impl Tenant {
 }
 
 /// Blocks until a future is done, also inside of an async test.
-fn wait_for<T: Send>(future: impl Future<Output = T> + Send) -> T {
+pub(crate) fn wait_for<T: Send>(future: impl Future<Output = T> + Send) -> T {
     std::thread::scope(|scope| {
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         scope.spawn(move || runtime().block_on(future)).join().unwrap()

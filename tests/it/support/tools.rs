@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Seek as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use super::{Process, WAYBILL, clean, repository};
 /// How long a server may take to listen.
 const START: Duration = Duration::from_secs(60);
 
-/// Where the installed programs are: python, moto_server, azurite_blob, strace.
+/// Where the installed programs are: python, moto_server, azurite_blob, strace, systemd-analyze, airflow_python.
 static TOOLS: LazyLock<Result<BTreeMap<String, PathBuf>, String>> = LazyLock::new(|| {
     let setup = repository("tests/clients/setup");
     let output = clean(Command::new(&setup)).output().map_err(|error| format!("cannot start {setup:?}: {error}"))?;
@@ -38,15 +38,25 @@ pub(crate) fn is_offline() -> bool {
 
 /// A command of an installed program.
 pub(crate) fn tool(name: &str) -> Command {
+    clean(Command::new(path(name)))
+}
+
+/// Where something installed is.
+pub(crate) fn path(name: &str) -> &'static Path {
     let tools = TOOLS.as_ref().unwrap_or_else(|error| {
         panic!("the tests need other people's programs (WAYBILL_TEST_OFFLINE=1 leaves these tests out): {error}")
     });
-    clean(Command::new(tools.get(name).unwrap_or_else(|| panic!("tests/clients/setup does not print `{name}=`"))))
+    tools.get(name).unwrap_or_else(|| panic!("tests/clients/setup does not print `{name}=`"))
 }
 
 /// Runs one of `tests/clients/*.py`, which must succeed; what it said is shown if it does not.
 pub(crate) fn python(script: &str, arguments: &[&str]) {
-    let mut command = tool("python");
+    python_of("python", script, arguments);
+}
+
+/// The same with another Python than the one that most packages are installed for.
+pub(crate) fn python_of(python: &str, script: &str, arguments: &[&str]) {
+    let mut command = tool(python);
     command.arg(repository("tests/clients").join(script)).args(arguments).env("WAYBILL_BIN", WAYBILL);
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     let output = command.output().unwrap();

@@ -21,13 +21,11 @@ use oauth2::{
     HttpRequest, HttpResponse, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RequestTokenError, Scope,
     StandardRevocableToken, StandardTokenResponse, TokenUrl,
 };
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::super::{Roles, SignIn};
 use super::{Role, random_text};
 use crate::clock::{Clock, Time};
 use crate::error::{Code, Error, Result};
@@ -35,6 +33,7 @@ use crate::http::header::HeaderMap;
 use crate::http::{Answer, Http, Method, Request, Service, StatusCode, Url, Verdict, ensure_private, one_line};
 use crate::limits;
 use crate::secret::{Secret, SecretPlace};
+use crate::serve::{Roles, SignIn};
 
 /// The word under which requests to the provider are counted.
 const SIGN_IN: &str = "sign-in";
@@ -358,7 +357,7 @@ struct Claims {
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum OneOrMany {
-    One(IgnoredAny),
+    One(String),
     Many(Vec<String>),
 }
 
@@ -420,12 +419,11 @@ fn verify(token: &str, keys: &JwkSet, expected: &Expected<'_>, now: Time) -> Res
     if claims.iat.saturating_sub(skew) > now || claims.nbf.is_some_and(|from| from.saturating_sub(skew) > now) {
         return Err(bad_token("it is from the future"));
     }
-    let is_for_others = match &claims.aud {
-        OneOrMany::One(_) => false,
-        OneOrMany::Many(all) => all.len() > 1,
-    };
-    if claims.azp.as_deref().is_some_and(|party| party != expected.client_id) || (is_for_others && claims.azp.is_none())
-    {
+    // One of several audiences may be anybody; then the token says for whom it was made.
+    let is_for_us_alone = matches!(&claims.aud, OneOrMany::One(audience) if audience == expected.client_id)
+        || matches!(&claims.aud, OneOrMany::Many(all) if all.iter().all(|audience| audience == expected.client_id));
+    let party = claims.azp.as_deref();
+    if party.map_or(!is_for_us_alone, |party| party != expected.client_id) {
         return Err(bad_token("it is for another application"));
     }
     let nonce = claims.nonce.as_deref().unwrap_or_default();

@@ -75,7 +75,7 @@ pub(super) async fn page_of_one(
                 "Recent runs, the newest first",
                 &["Started", "Outcome", "Events", "Sends", "Owed", "Gaps", "Error"],
                 runs.iter().take(10).map(|run| vec![
-                    html! { (text(run, "started_at")) },
+                    moment(run, "started_at"),
                     badge(outcome_kind(text(run, "outcome")), text(run, "outcome")),
                     html! { (number(run, "events")) },
                     html! { (number(run, "sends")) },
@@ -91,10 +91,10 @@ pub(super) async fn page_of_one(
                 "What could not be read, the newest first",
                 &["Found", "What", "From", "To", "Why", "What can fill it"],
                 gaps.iter().map(|gap| vec![
-                    html! { (text(gap, "found_at")) },
+                    moment(gap, "found_at"),
                     html! { (text(gap, "kind")) @if !text(gap, "subject").is_empty() { " " (text(gap, "subject")) } },
-                    html! { (text(gap, "window_start")) },
-                    html! { (text(gap, "window_end")) },
+                    moment(gap, "window_start"),
+                    moment(gap, "window_end"),
                     html! { (prose(text(gap, "reason"))) },
                     html! { @if text(gap, "remedy").is_empty() { "–" } @else { code { (text(gap, "remedy")) } } },
                 ]),
@@ -105,7 +105,7 @@ pub(super) async fn page_of_one(
             "What was done and found, the newest first",
             &["When", "Who", "What", "Status", "Detail"],
             changes.iter().map(|change| vec![
-                html! { (text(change, "changed_at")) },
+                moment(change, "changed_at"),
                 html! { (text(change, "actor")) },
                 html! { (text(change, "action")) },
                 html! { (text(change, "status")) @if !text(change, "code").is_empty() { " (" (text(change, "code")) ")" } },
@@ -170,6 +170,11 @@ fn outcome_kind(outcome: &str) -> Kind {
 
 fn text<'a>(row: &'a JsonRow, name: &str) -> &'a str {
     row.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// A time of a row, as all times of the console look.
+fn moment(row: &JsonRow, name: &str) -> Markup {
+    text(row, name).parse().map_or_else(|_| html! { (text(row, name)) }, when)
 }
 
 fn number(row: &JsonRow, name: &str) -> u64 {

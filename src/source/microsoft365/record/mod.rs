@@ -17,12 +17,17 @@
 //! ```
 //!
 //! What ends in the middle of a record is a blob that was not read whole, and an error.
+//!
+//! The same reader takes the JSON of an exported audit log, which people have in more shapes: records one after the
+//! other without an array, several arrays, rows whose `AuditData` holds the record, as text or as an object. Nobody can
+//! be asked for it again, so its unreadable places name their line, and an end in the middle of a record is one of them.
 
 use std::net::IpAddr;
 
 use chrono::{DateTime, NaiveDateTime, SubsecRound};
 use memchr::memmem;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::clock::Time;
@@ -60,6 +65,7 @@ const STRAY_BYTES: usize = 64 * 1024;
 
 /// Splits a blob's bytes into records, in pieces of any size.
 pub(super) struct Records {
+    form: Form,
     /// What is not split yet: at most one record and one piece.
     buffer: Vec<u8>,
     /// Where the record in hand begins.
@@ -74,10 +80,40 @@ pub(super) struct Records {
     /// The last byte outside of strings that is no blank; `"` stands for a whole string, `0` for any other value.
     last: u8,
     /// The beginning of a record that is too large to be held.
-    cut: Option<Vec<u8>>,
+    cut: Option<Cut>,
     /// With which property the last good record began.
     first_key: Vec<u8>,
     received_bytes: u64,
+    /// Lines of an export before the buffer.
+    lines_before: u64,
+    /// Where the unreadable records of the piece in hand begin, for an export: their number and place.
+    marks: Vec<(usize, Mark)>,
+    /// Arrays of an export that are open.
+    arrays: u64,
+}
+
+/// Who gave the JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// The feed: one array.
+    Blob,
+    /// A person: any sequence of records, rows and arrays of them.
+    Export,
+}
+
+/// What is kept of a record that is too large.
+struct Cut {
+    text: Vec<u8>,
+    line: u64,
+}
+
+/// Where something unreadable begins.
+#[derive(Clone, Copy)]
+enum Mark {
+    /// At this place of the buffer.
+    At(usize),
+    /// In this line.
+    Line(u64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +136,17 @@ enum Place {
 
 impl Records {
     pub(super) fn new() -> Self {
+        Self::of(Form::Blob)
+    }
+
+    /// For the JSON of an exported audit log.
+    pub(super) fn exported() -> Self {
+        Self::of(Form::Export)
+    }
+
+    fn of(form: Form) -> Self {
         Self {
+            form,
             buffer: Vec::new(),
             start: 0,
             at: 0,
@@ -111,6 +157,9 @@ impl Records {
             cut: None,
             first_key: Vec::new(),
             received_bytes: 0,
+            lines_before: 0,
+            marks: Vec::new(),
+            arrays: 0,
         }
     }
 
@@ -126,6 +175,7 @@ impl Records {
             let buffer = std::mem::take(&mut self.buffer);
             let result = self.advance(&buffer, &mut out);
             self.buffer = buffer;
+            self.name_lines(&mut out);
             self.forget_finished();
             result?;
         }
@@ -138,6 +188,10 @@ impl Records {
     /// `content-unreadable` when the blob ended before its array did.
     pub(super) fn finish(mut self) -> Result<RecordChunk> {
         let mut out = RecordChunk::default();
+        if self.form == Form::Export {
+            self.finish_export(&mut out)?;
+            return Ok(out);
+        }
         match self.place {
             Place::After => Ok(out),
             Place::Lost if self.buffer.trim_ascii_end().ends_with(b"]") => {
@@ -151,6 +205,30 @@ impl Records {
                 Err(Error::new(Code::ContentUnreadable, message))
             }
         }
+    }
+
+    fn finish_export(&mut self, out: &mut RecordChunk) -> Result<()> {
+        let buffer = std::mem::take(&mut self.buffer);
+        // A quote too many hides the records behind it until they are looked for.
+        while matches!(self.place, Place::Inside | Place::String) && self.cut.is_none() {
+            self.lose_the_way();
+            self.advance(&buffer, out)?;
+        }
+        match self.place {
+            Place::Before | Place::Between | Place::After => {}
+            Place::Closed => self.accept(&buffer[self.start..self.end], Check::Needed, out),
+            Place::Inside | Place::String | Place::Lost => {
+                let text = buffer[self.start..].trim_ascii_end();
+                self.give_up_on(text, "is broken, or the file ends in it", out);
+            }
+        }
+        if self.arrays > 0 && self.place != Place::Lost {
+            self.start = buffer.len();
+            self.give_up_on(b"", "is missing: the file ends before its array does", out);
+        }
+        self.buffer = buffer;
+        self.name_lines(out);
+        Ok(())
     }
 
     fn advance(&mut self, buffer: &[u8], out: &mut RecordChunk) -> Result<()> {
@@ -183,6 +261,13 @@ impl Records {
                 self.at = buffer.len() - text.len() + 1;
                 self.start = self.at;
                 self.place = Place::Between;
+                self.arrays = 1;
+                Ok(true)
+            }
+            Some(b'{') if self.form == Form::Export => {
+                self.at = buffer.len() - text.len();
+                self.start = self.at;
+                self.place = Place::Between;
                 Ok(true)
             }
             Some(_) => {
@@ -206,7 +291,7 @@ impl Records {
         self.start = self.at;
         match buffer[self.at] {
             b'{' => {
-                if let Some(end) = whole_record(&buffer[self.start..]) {
+                if let Some(end) = whole_record(&buffer[self.start..], self.form) {
                     self.end = self.start + end;
                     self.accept(&buffer[self.start..self.end], Check::Passed, out);
                     self.at = self.end;
@@ -223,7 +308,16 @@ impl Records {
             b']' => {
                 self.at += 1;
                 self.start = self.at;
-                self.place = Place::After;
+                self.arrays = self.arrays.saturating_sub(1);
+                if self.form == Form::Blob {
+                    self.place = Place::After;
+                }
+                true
+            }
+            b'[' if self.form == Form::Export => {
+                self.at += 1;
+                self.start = self.at;
+                self.arrays += 1;
                 true
             }
             _ => self.pass_stray(buffer, out),
@@ -318,7 +412,12 @@ impl Records {
 
     fn inside_string(&mut self, buffer: &[u8]) -> bool {
         loop {
-            self.at += to_quote(&buffer[self.at..]);
+            let passed = to_quote(&buffer[self.at..]);
+            // No string of JSON holds a line break, so its end was missed; records of an export stand in lines.
+            if self.form == Form::Export && memchr::memchr(b'\n', &buffer[self.at..self.at + passed]).is_some() {
+                return self.lose_the_way();
+            }
+            self.at += passed;
             match buffer.get(self.at) {
                 Some(b'\\') if self.at + 1 < buffer.len() => self.at += 2,
                 // A backslash at the very end: its partner comes with the next piece.
@@ -339,7 +438,8 @@ impl Records {
             return false;
         };
         self.at += skipped;
-        if !matches!(buffer[self.at], b',' | b']' | b'{') {
+        let ends_line = self.form == Form::Export && buffer[self.end.min(self.at)..self.at].contains(&b'\n');
+        if !matches!(buffer[self.at], b',' | b']' | b'{') && !ends_line {
             return self.lose_the_way();
         }
         self.accept(&buffer[self.start..self.end], Check::Needed, out);
@@ -355,7 +455,12 @@ impl Records {
         if let Some(key) = first_key(&text[1..]).filter(|key| *key != self.first_key) {
             self.first_key = key.to_vec();
         }
-        read_record(text, check, out);
+        let before = out.unreadable.len();
+        match self.form {
+            Form::Blob => read_record(text, check, out),
+            Form::Export => read_row(text, check, out),
+        }
+        self.mark(before, None, out);
     }
 
     fn lose_the_way(&mut self) -> bool {
@@ -396,7 +501,14 @@ impl Records {
     /// Whether the brace at `at` begins a record: a comma before it, one of the known properties behind it. `None`:
     /// too few bytes to tell.
     fn begins_record(&self, text: &[u8], at: usize) -> Option<bool> {
-        if !text[..at].trim_ascii_end().ends_with(b",") {
+        let before = text[..at].trim_ascii_end();
+        if self.form == Form::Export && text[..at].ends_with(b"\n") {
+            // Inside of a record, whoever breaks lines also indents them.
+            return Some(true);
+        }
+        let is_separated =
+            before.ends_with(b",") || (self.form == Form::Export && text[before.len()..at].contains(&b'\n'));
+        if !is_separated {
             return Some(false);
         }
         let behind = &text[at + 1..];
@@ -424,16 +536,19 @@ impl Records {
 
     /// Drops what is split, and of a record that is too large all but its beginning.
     fn forget_finished(&mut self) {
+        self.lines_before += self.lines(self.start);
         self.buffer.drain(..self.start);
         self.at -= self.start;
         self.end = self.end.saturating_sub(self.start);
         self.start = 0;
         if self.cut.is_none() && self.buffer.len() > limits::RECORD_BYTES {
-            self.cut = Some(self.buffer[..limits::QUARANTINE_BYTES].to_vec());
+            let text = self.buffer[..limits::QUARANTINE_BYTES].to_vec();
+            self.cut = Some(Cut { text, line: self.lines_before + 1 });
         }
         if self.cut.is_some() {
             // What `begins_record` looks back at must stay.
             let kept_from = self.at.min(self.buffer.len()).saturating_sub(64);
+            self.lines_before += self.lines(kept_from);
             self.buffer.drain(..kept_from);
             self.at -= kept_from;
             self.end = self.end.saturating_sub(kept_from);
@@ -442,24 +557,60 @@ impl Records {
 
     fn give_up_on(&mut self, text: &[u8], reason: &str, out: &mut RecordChunk) {
         out.records += 1;
-        let text = self.cut.take().unwrap_or_else(|| text.to_vec());
-        out.unreadable.push(unreadable(&text, reason));
+        let cut = self.cut.take();
+        let before = out.unreadable.len();
+        out.unreadable.push(unreadable(cut.as_ref().map_or(text, |cut| &cut.text), reason));
+        self.mark(before, cut.map(|cut| cut.line), out);
+    }
+
+    /// Remembers where unreadable records of an export begin, from the given number on.
+    fn mark(&mut self, from: usize, line: Option<u64>, out: &RecordChunk) {
+        if self.form == Form::Export {
+            let mark = line.map_or(Mark::At(self.start), Mark::Line);
+            self.marks.extend((from..out.unreadable.len()).map(|number| (number, mark)));
+        }
+    }
+
+    /// Adds the lines to the reasons of what is unreadable in the buffer.
+    fn name_lines(&mut self, out: &mut RecordChunk) {
+        for (number, mark) in std::mem::take(&mut self.marks) {
+            let line = match mark {
+                Mark::At(place) => self.lines_before + self.lines(place) + 1,
+                Mark::Line(line) => line,
+            };
+            let reason = &mut out.unreadable[number].reason;
+            *reason = format!("line {line}: {reason}");
+        }
+    }
+
+    /// Line breaks of an export before a place of the buffer.
+    fn lines(&self, place: usize) -> u64 {
+        match self.form {
+            Form::Blob => 0,
+            Form::Export => memchr::memchr_iter(b'\n', &self.buffer[..place.min(self.buffer.len())]).count() as u64,
+        }
+    }
+
+    /// What is held of an export.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.buffer.capacity() + self.cut.as_ref().map_or(0, |cut| cut.text.capacity())
     }
 }
 
 /// Where the record ends with which a text begins, if it is good JSON, whole, and followed as it should be. That is
 /// how it nearly always is, and four times as fast as the step-by-step way, which takes over for the rest.
-fn whole_record(text: &[u8]) -> Option<usize> {
+fn whole_record(text: &[u8], form: Form) -> Option<usize> {
     let mut values = serde_json::Deserializer::from_slice(text).into_iter::<IgnoredAny>();
     values.next()?.ok()?;
     let end = values.byte_offset();
     let next = text[end..].iter().find(|byte| !byte.is_ascii_whitespace())?;
-    matches!(next, b',' | b']').then_some(end)
+    (matches!(next, b',' | b']') || (form == Form::Export && *next == b'{')).then_some(end)
 }
 
 /// Whether a record is known to be good JSON.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Check {
+pub(super) enum Check {
     Passed,
     Needed,
 }
@@ -493,8 +644,24 @@ fn first_key(text: &[u8]) -> Option<&[u8]> {
     Some(&name[..memchr::memchr(b'"', name)?])
 }
 
+/// Sorts one row of an export: its `AuditData`, text or object, is the record. A row without it is the record itself.
+fn read_row(text: &[u8], check: Check, out: &mut RecordChunk) {
+    #[derive(serde::Deserialize)]
+    struct Row<'a> {
+        #[serde(rename = "AuditData", alias = "auditData", borrow)]
+        audit_data: &'a RawValue,
+    }
+    let is_row = memmem::find(text, b"\"AuditData\"").is_some() || memmem::find(text, b"\"auditData\"").is_some();
+    let row = is_row.then(|| serde_json::from_slice::<Row<'_>>(text)).and_then(std::result::Result::ok);
+    let Some(row) = row else { return read_record(text, check, out) };
+    match serde_json::from_str::<String>(row.audit_data.get()) {
+        Ok(record) => read_record(record.as_bytes(), Check::Needed, out),
+        Err(_) => read_record(row.audit_data.get().as_bytes(), Check::Passed, out),
+    }
+}
+
 /// Sorts one record: counted, a send, or unreadable.
-fn read_record(text: &[u8], check: Check, out: &mut RecordChunk) {
+pub(super) fn read_record(text: &[u8], check: Check, out: &mut RecordChunk) {
     out.records += 1;
     if !may_be_send(text) {
         // The check keeps a torn record from being counted as one that is none of our business.
@@ -513,7 +680,7 @@ fn read_record(text: &[u8], check: Check, out: &mut RecordChunk) {
     }
 }
 
-fn unreadable(text: &[u8], reason: &str) -> UnreadableRecord {
+pub(super) fn unreadable(text: &[u8], reason: &str) -> UnreadableRecord {
     let kept = &text[..text.len().min(limits::QUARANTINE_BYTES)];
     UnreadableRecord { raw: String::from_utf8_lossy(kept).into_owned(), reason: format!("the record {reason}") }
 }
