@@ -13,7 +13,7 @@ use crate::connection::scope_csv::{self, ScopeCsv};
 use crate::connection::{Connection, Registry};
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::run::Failure;
-use crate::source::{Scope, Source as _};
+use crate::source::{Member, Scope, ScopeFinding, Source as _};
 
 /// How long a person waits to see whom a scope means; a directory of 100,000 users is read in about a minute.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -129,6 +129,14 @@ enum Format {
     Csv,
 }
 
+/// Whom a connection monitors, as JSON.
+#[derive(Serialize)]
+struct Listed<'a> {
+    people: Option<usize>,
+    members: &'a [Member],
+    findings: &'a [ScopeFinding],
+}
+
 /// Lists whom a connection monitors now.
 pub(super) async fn members(context: &Context, arguments: Members) -> Result<Exit> {
     let lake = context.lake()?;
@@ -142,9 +150,9 @@ pub(super) async fn members(context: &Context, arguments: Members) -> Result<Exi
         output::say("The scope is `all`: everybody is monitored.");
     }
     match arguments.output {
-        Format::Json => output::json(
-            &serde_json::json!({ "people": resolved.people(), "members": members, "findings": resolved.findings }),
-        )?,
+        Format::Json => {
+            output::json(&Listed { people: resolved.people(), members, findings: &resolved.findings })?;
+        }
         Format::Csv => output::line(scope_csv::write(members).trim_end())?,
         Format::Table if resolved.people().is_none() => {}
         Format::Table => output::table(

@@ -331,8 +331,9 @@ impl Columns {
                 match cells().find_map(|cell| entry(cell)) {
                     Some(entry) => Picked::One(entry),
                     None => cells()
-                        .find(|cell| !cell.trim().is_empty())
-                        .map_or(Picked::Nothing, |cell| Picked::Odd(cell.trim())),
+                        .map(|cell| trimmed(cell))
+                        .find(|cell| !cell.is_empty())
+                        .map_or(Picked::Nothing, Picked::Odd),
                 }
             }
             Self::Every => {
@@ -398,7 +399,7 @@ struct Row<'a> {
 impl Row<'_> {
     /// The cells that are not empty, trimmed.
     fn filled(&self) -> impl Iterator<Item = &str> {
-        self.cells.iter().map(|cell| cell.trim()).filter(|cell| !cell.is_empty())
+        self.cells.iter().map(|cell| trimmed(cell)).filter(|cell| !cell.is_empty())
     }
 
     /// An entry that stands by itself within a cell of several lines, where nobody looks for it.
@@ -545,13 +546,12 @@ impl Lines {
     }
 }
 
-/// The start of a text that may be very long.
-fn shortened(text: &str) -> Cow<'_, str> {
+/// The start of a text that may be very long, and may hold what a terminal obeys.
+fn shortened(text: &str) -> String {
     const CHARS: usize = 80;
-    match text.char_indices().nth(CHARS) {
-        None => Cow::Borrowed(text),
-        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
-    }
+    let start = text.char_indices().nth(CHARS).map_or(text, |(end, _)| &text[..end]);
+    let more = if start.len() < text.len() { "…" } else { "" };
+    start.replace(char::is_control, "\u{fffd}") + more
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod open_table;
 mod peers;
 mod read_only;
 mod schedule;
+mod scope;
 mod serve;
 mod stores;
 mod tidy;

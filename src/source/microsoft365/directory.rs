@@ -482,3 +482,63 @@ impl Odd {
 fn finding(entry: &str, what: String) -> ScopeFinding {
     ScopeFinding { entry: entry.to_owned(), what }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(id: &str, name: &str, proxies: &[&str]) -> User {
+        User {
+            id: id.to_owned(),
+            user_principal_name: Some(name.to_owned()),
+            proxy_addresses: Some(proxies.iter().map(|proxy| (*proxy).to_owned()).collect()),
+            ..User::default()
+        }
+    }
+
+    /// Danger: who is monitored depends on the order in which the directory lists people.
+    #[test]
+    fn a_principal_name_is_meant_before_somebody_elses_further_address() {
+        let people = [
+            user("1", "one@x.com", &["SMTP:one@x.com", "smtp:two@x.com", "sip:three@x.com"]),
+            user("2", "Two@x.com", &["smtp:third@x.com"]),
+            user("3", "nobody@x.com", &[]),
+        ];
+        for order in [[0, 1, 2], [2, 1, 0]] {
+            let mut wanted =
+                Wanted::new(&[" TWO@x.com".to_owned(), "third@X.com".to_owned(), "three@x.com".to_owned()]);
+            for place in order {
+                if wanted.is_wanted(people[place].names()) {
+                    wanted.things.push(people[place].id.clone());
+                }
+            }
+            assert_eq!(wanted.get("two@x.com").map(String::as_str), Some("2"));
+            assert_eq!(wanted.get("third@x.com").map(String::as_str), Some("2"));
+            assert_eq!(wanted.get("three@x.com"), None, "an address for calls is no mail address");
+            assert_eq!(wanted.into_things().collect::<Vec<_>>(), ["2"], "who lost all entries is not monitored");
+        }
+    }
+
+    #[test]
+    fn who_will_hardly_send_is_told_apart_from_a_shared_mailbox() {
+        let plan = || Plan { service: Some("exchange".into()), capability_status: Some("Enabled".into()) };
+        let person = |mail: Option<&str>, plans: Vec<Plan>, is_enabled: bool, kind: &str| User {
+            mail: mail.map(str::to_owned),
+            assigned_plans: Some(plans),
+            account_enabled: Some(is_enabled),
+            user_type: Some(kind.to_owned()),
+            ..user("1", "a@x.com", &[])
+        };
+        let cases = [
+            (person(Some("a@x.com"), vec![plan()], true, "Member"), None),
+            (person(Some("a@x.com"), vec![], false, "Member"), None),
+            (person(None, vec![plan()], true, "Member"), None),
+            (person(Some(""), vec![], true, "Member"), Some(Oddity::NoMailbox)),
+            (person(Some("a@x.com"), vec![plan()], false, "Member"), Some(Oddity::Disabled)),
+            (person(Some("a@home.com"), vec![], true, "Guest"), Some(Oddity::Guest)),
+        ];
+        for (user, oddity) in cases {
+            assert_eq!(user.oddity(), oddity, "{user:?}");
+        }
+    }
+}
