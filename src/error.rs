@@ -123,6 +123,12 @@ codes! {
     QueryInvalid = "query-invalid", exit 1, retry false;
     /// The SQL asks for something that a reader of the lake may not do.
     QueryRefused = "query-refused", exit 1, retry false;
+    /// The answer or the work for it is larger than one query may be.
+    QueryTooLarge = "query-too-large", exit 1, retry false;
+    /// The query was not done in its time.
+    QueryTimeout = "query-timeout", exit 1, retry false;
+    /// Too many queries are at work.
+    QueriesBusy = "queries-busy", exit 1, retry true;
     /// No run has finished for longer than any schedule would leave it.
     RunOverdue = "run-overdue", exit 3, retry false;
     /// Nobody is signed in.

@@ -283,3 +283,33 @@ pub const SCHEDULE_TICK: Duration = Duration::from_secs(15);
 
 /// Time without a tick after which the health page of `waybill schedule` says that its loop is stuck.
 pub const SCHEDULE_STUCK: Duration = Duration::from_secs(120);
+
+/// Bytes of one statement: the longest that tools write have some hundred thousand, for lists of hashes.
+pub const STATEMENT_BYTES: usize = 1024 * 1024;
+
+/// Queries at work at once, over all who ask; each may take [`QUERY_MEMORY_BYTES`].
+pub const QUERIES_AT_ONCE: usize = 8;
+
+/// How long a query waits for one of the places before it is told to come back.
+pub const QUERY_PLACE_AWAITED: Duration = Duration::from_secs(10);
+
+/// Time that the engine works on one query of somebody who asks a server.
+pub const QUERY_TIME: Duration = Duration::from_secs(300);
+
+/// Rows of one answer over a wire of SQL; whoever needs more exports them.
+pub const QUERY_ROWS: u64 = 10_000_000;
+
+/// Bytes of Parquet footers and page indexes that are kept between queries: about 100 KB for a file of 100,000 rows.
+pub const QUERY_CACHE_BYTES: usize = 256 * 1024 * 1024;
+
+/// Bytes on disk that queries spill to, together.
+pub const QUERY_SPILL_BYTES: u64 = 20 * 1024 * 1024 * 1024;
+
+/// How often the record of searches is written: what is lost at most when a server is killed, and 8,640 commits a day.
+pub const SEARCHES_WRITTEN_EVERY: Duration = Duration::from_secs(10);
+
+/// Searches that wait to be recorded before nobody is answered any more. About 1 KB each.
+pub const SEARCHES_WAITING: usize = 10_000;
+
+/// Bytes of a search's text that are recorded.
+pub const SEARCH_TEXT_KEPT_BYTES: usize = 64 * 1024;

@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::lake::Lake;
+use crate::search::{Asker, Engine, Surface};
 use exit::Exit;
 
 /// A queryable record of every file that leaves an organisation by e-mail.
@@ -121,6 +122,25 @@ impl Context {
             .as_deref()
             .ok_or_else(|| Error::new(Code::Usage, "no lake was named: give `--lake URL` or set WAYBILL_LAKE"))?;
         Lake::at(url)
+    }
+
+    /// What answers questions on the lake; [`Self::recorded`] comes after them.
+    fn engine(&self) -> Result<Engine> {
+        Engine::new(self.lake()?, self.clock.clone())
+    }
+
+    /// The person at this machine, as the record of searches names them.
+    fn asker(&self, surface: Surface) -> Asker {
+        Asker::local(self.who(), surface)
+    }
+
+    /// Records what was searched. Whoever may only read the lake's storage gets their answer all the same: they could
+    /// read the files without Waybill.
+    #[expect(clippy::unused_self, reason = "it belongs to the engine that the context gives")]
+    async fn recorded(&self, engine: &Engine) {
+        if let Err(error) = engine.close().await {
+            tracing::warn!(code = %error.code(), %error, "this search could not be recorded in the lake");
+        }
     }
 
     /// Who types, for the record of changes.

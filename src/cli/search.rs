@@ -5,7 +5,7 @@ use clap::Args;
 use super::exit::Exit;
 use super::{Context, output, times};
 use crate::error::{Code, Error, Result};
-use crate::search::{Filter, Search};
+use crate::search::{Filter, Surface};
 
 /// What a person wants to see of an event first.
 const COLUMNS: [&str; 8] =
@@ -75,8 +75,13 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
     } else {
         arguments.columns
     };
-    let search = Search::open(&context.lake()?).await?;
-    output::rows(search.file_events(&filter, &columns, arguments.limit).await?, arguments.format).await
+    let engine = context.engine()?;
+    let search = engine.search(&context.asker(Surface::Search)).await?;
+    let answered =
+        async { output::rows(search.file_events(&filter, &columns, arguments.limit).await?, arguments.format).await };
+    let answered = answered.await;
+    context.recorded(&engine).await;
+    answered
 }
 
 /// A mistyped hash must not look like a file that nobody sent.

@@ -8,7 +8,7 @@ use clap::Args;
 use super::exit::Exit;
 use super::{Context, output};
 use crate::error::{Code, Error, Result, ResultExt};
-use crate::search::Search;
+use crate::search::Surface;
 
 #[derive(Debug, Args)]
 #[command(
@@ -40,6 +40,9 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
     if statement.trim().is_empty() {
         return Err(Error::new(Code::Usage, "there is no statement to run"));
     }
-    let search = Search::open(&context.lake()?).await?;
-    output::rows(search.sql(&statement).await?, arguments.format).await
+    let engine = context.engine()?;
+    let search = engine.search(&context.asker(Surface::Shell)).await?;
+    let answered = async { output::rows(search.sql(&statement).await?, arguments.format).await }.await;
+    context.recorded(&engine).await;
+    answered
 }

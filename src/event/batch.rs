@@ -13,7 +13,9 @@ use chrono::{DateTime, NaiveDate};
 use crate::clock::Time;
 use crate::error::{Code, Error, Result};
 use crate::event::schema::{ColumnType, TableName, list_element, table};
-use crate::event::{Change, EVENT_ACTION, FileEvent, Gap, HashStatus, Quarantined, Run, RunKind, ScopeMember, Status};
+use crate::event::{
+    Change, EVENT_ACTION, FileEvent, Gap, HashStatus, Quarantined, Run, RunKind, ScopeMember, Searched, Status,
+};
 
 /// A row of one of our tables.
 pub trait Row {
@@ -323,6 +325,29 @@ impl Row for ScopeMember {
             "resolved_at" => Value::Time(Some(self.resolved_at)),
             "run_id" => Text(Some(&self.run_id)),
             "resolved_date" => Date(self.resolved_at.date_naive()),
+            _ => return None,
+        })
+    }
+}
+
+impl Row for Searched {
+    const TABLE: TableName = TableName::Searches;
+
+    fn value(&self, column: &str) -> Option<Value<'_>> {
+        use Value::{Date, Number, Text};
+        Some(match column {
+            "search_id" => Text(Some(&self.search_id)),
+            "asked_at" => Value::Time(Some(self.asked_at)),
+            "who" => Text(Some(&self.who)),
+            "surface" => Text(Some(&self.surface)),
+            "address" => Text(self.address.as_deref()),
+            "statement" => Text(Some(&self.statement)),
+            "outcome" => Text(Some(self.outcome.as_str())),
+            "code" => Text(self.code.as_deref()),
+            "rows" => Number(Some(self.rows)),
+            "duration_ms" => Number(Some(self.duration_ms)),
+            "policy" => Text(self.policy.as_deref()),
+            "asked_date" => Date(self.asked_at.date_naive()),
             _ => return None,
         })
     }

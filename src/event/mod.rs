@@ -403,3 +403,48 @@ pub struct ScopeMember {
     pub resolved_at: Time,
     pub run_id: String,
 }
+
+/// A search, as evidence. `asked_date` follows from it and is not a field.
+///
+/// Each field is the column of the same name in `schemas/searches.json`, which describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the columns' descriptions in schemas/searches.json are the one place")]
+pub struct Searched {
+    pub search_id: String,
+    pub asked_at: Time,
+    pub who: String,
+    pub surface: String,
+    pub address: Option<String>,
+    pub statement: String,
+    pub outcome: SearchOutcome,
+    pub code: Option<String>,
+    pub rows: u64,
+    pub duration_ms: u64,
+    pub policy: Option<String>,
+}
+
+/// How a search ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SearchOutcome {
+    /// The answer was handed over whole.
+    Done,
+    /// It could not be answered.
+    Failed,
+    /// It asked for something that whoever asked may not do.
+    Refused,
+    /// Whoever asked went away before the end.
+    Cancelled,
+}
+
+impl SearchOutcome {
+    /// The word in the lake.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}

@@ -27,12 +27,14 @@ pub enum TableName {
     Changes,
     /// Who was monitored.
     ScopeMembers,
+    /// Who asked what.
+    Searches,
 }
 
 impl TableName {
     /// Every table.
-    pub const ALL: [Self; 6] =
-        [Self::FileEvents, Self::Runs, Self::Gaps, Self::Quarantine, Self::Changes, Self::ScopeMembers];
+    pub const ALL: [Self; 7] =
+        [Self::FileEvents, Self::Runs, Self::Gaps, Self::Quarantine, Self::Changes, Self::ScopeMembers, Self::Searches];
 
     /// Its name in SQL, and the folder below the lake's root.
     pub fn as_str(self) -> &'static str {
@@ -43,6 +45,7 @@ impl TableName {
             Self::Quarantine => "quarantine",
             Self::Changes => "changes",
             Self::ScopeMembers => "scope_members",
+            Self::Searches => "searches",
         }
     }
 }
@@ -154,7 +157,7 @@ impl Table {
 
 /// The contract of a table.
 pub fn table(name: TableName) -> &'static Table {
-    static TABLES: LazyLock<[Table; 6]> = LazyLock::new(|| {
+    static TABLES: LazyLock<[Table; 7]> = LazyLock::new(|| {
         [
             Table::parse(include_str!("../../schemas/file_events.json")),
             Table::parse(include_str!("../../schemas/runs.json")),
@@ -162,6 +165,7 @@ pub fn table(name: TableName) -> &'static Table {
             Table::parse(include_str!("../../schemas/quarantine.json")),
             Table::parse(include_str!("../../schemas/changes.json")),
             Table::parse(include_str!("../../schemas/scope_members.json")),
+            Table::parse(include_str!("../../schemas/searches.json")),
         ]
     });
     match name {
@@ -171,6 +175,7 @@ pub fn table(name: TableName) -> &'static Table {
         TableName::Quarantine => &TABLES[3],
         TableName::Changes => &TABLES[4],
         TableName::ScopeMembers => &TABLES[5],
+        TableName::Searches => &TABLES[6],
     }
 }
 

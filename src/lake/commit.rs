@@ -296,6 +296,25 @@ pub(super) async fn append_once<R: Row>(at: &Location, application: &str, number
         .unwrap_or_else(|| Error::new(Code::LakeUnavailable, format!("other writers kept `{}` busy", R::TABLE))))
 }
 
+/// Appends rows that carry their own identity. An answer of the storage that got lost may bring them twice: a transaction
+/// for each writer would stay in the table's log for ever, and there is one writer per command.
+pub(super) async fn append_rows<R: Row>(at: &Location, rows: &[R]) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::open_or_create(at, R::TABLE).await?;
+    let adds = table.write(vec![batch::to_batch(rows)?]).await?;
+    for _ in 0..limits::COMMIT_ATTEMPTS {
+        let actions = adds.iter().cloned().map(Action::Add).collect();
+        let intent = Intent { operation: append(R::TABLE), transaction: None, metadata: Vec::new() };
+        match table.try_commit(actions, intent).await? {
+            Attempt::Won => return Ok(()),
+            Attempt::Lost => table.refresh().await?,
+        }
+    }
+    Err(Error::new(Code::LakeUnavailable, format!("other writers kept `{}` busy", R::TABLE)))
+}
+
 /// Which events the table has, for the days that a run touches: what makes a row single.
 ///
 /// Only those days' files are read, only their `event_id` column, and each file once in a run.

@@ -28,8 +28,8 @@ pub use self::commit::{Commit, Committed, Writer};
 pub use self::maintain::{Maintained, Maintenance};
 pub use self::table::{DataFile, Table};
 use crate::error::{Code, Error, Result, ResultExt};
-use crate::event::Change;
 use crate::event::schema::TableName;
+use crate::event::{Change, Searched};
 use store::{Location, store_error};
 
 /// The tables, registry and checkpoints below one URL.
@@ -105,6 +105,15 @@ impl Lake {
     /// `lake-unavailable`, `lake-not-writable`, `lake-damaged`.
     pub async fn record(&self, changes: &[Change], subject: &str, revision: i64) -> Result<()> {
         commit::append_once(&self.at, &format!("changes/{subject}"), revision, changes).await
+    }
+
+    /// Records searches as evidence, in one commit. `search_id` tells rows apart that come twice because the storage's
+    /// answer got lost.
+    ///
+    /// # Errors
+    /// `lake-unavailable`, `lake-not-writable`, `lake-damaged`.
+    pub async fn record_searches(&self, searches: &[Searched]) -> Result<()> {
+        commit::append_rows(&self.at, searches).await
     }
 
     /// Tries whether the storage lets Waybill write and delete, with an object of its own.

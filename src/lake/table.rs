@@ -150,7 +150,10 @@ impl Table {
     }
 
     /// Reads what other writers committed since.
-    pub(super) async fn refresh(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// `lake-unavailable`, `lake-damaged`.
+    pub async fn refresh(&mut self) -> Result<()> {
         self.delta.update_state().await.map_err(|error| self.error(error, "cannot read the log of"))
     }
 

@@ -4,6 +4,19 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SQLOptions;
 
 use crate::error::{Code, Error, Result};
+use crate::limits;
+
+/// Refuses a statement that is too long to be one that a person or a tool wrote.
+///
+/// # Errors
+/// `query-refused`.
+pub(super) fn check_text(statement: &str) -> Result<()> {
+    let (length, most) = (statement.len(), limits::STATEMENT_BYTES);
+    if length <= most {
+        return Ok(());
+    }
+    Err(Error::new(Code::QueryRefused, format!("the statement has {length} bytes, and {most} are the most")))
+}
 
 /// Lets queries through and nothing else: no definition of objects, no writing, no COPY, no settings.
 ///

@@ -1,101 +1,170 @@
 //! Forensic Search: a question in, batches out.
 //!
-//! [`Search`] opens the lake's tables at their newest version in a DataFusion session that can read them and nothing
-//! else. SQL comes in as text and is judged by its plan; the common questions are expressions from the start.
+//! [`Engine`] is what all who ask share; [`Search`] is a session of somebody ([`Asker`]) over the lake's tables at their
+//! newest version, which can read them and nothing else. SQL comes in as text and is judged by its plan; the common
+//! questions are expressions from the start. Every way to an answer goes through [`Search::answer`], which holds its limits
+//! and records it.
 //!
-//! May use: `lake`, `event`, and the base. Never writes.
+//! May use: `lake`, `event`, and the base. Writes nothing but the record of searches.
 
+mod answer;
+mod catalog;
+mod engine;
+mod evidence;
 mod filter;
+mod functions;
 mod guard;
 mod scan;
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use datafusion::catalog::{
+    CatalogProvider as _, CatalogProviderList as _, MemoryCatalogProvider, MemoryCatalogProviderList,
+};
 use datafusion::dataframe::DataFrame;
-use datafusion::datasource::empty::EmptyTable;
 use datafusion::error::DataFusionError;
-use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::logical_expr::lit;
-use datafusion::prelude::{SessionConfig, SessionContext, col};
-use futures::TryStreamExt as _;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::{LogicalPlan, lit};
+use datafusion::prelude::{SessionContext, col};
+use tokio::sync::Semaphore;
 
+pub use self::answer::Answer;
+use self::answer::Bounds;
+pub use self::catalog::Policy;
+use self::catalog::{LakeSchema, Tables};
+pub use self::engine::{Asker, Engine, Surface};
+use self::evidence::{Evidence, Open};
 pub use self::filter::Filter;
-use crate::error::{Code, Error, Result, ResultExt};
+use crate::error::{Code, Error, Result};
 use crate::event::schema::TableName;
 use crate::lake::Lake;
 use crate::limits;
-use scan::LakeTable;
 
-/// A lake open for questions, at the version that it had when it was opened.
+/// A lake open for questions: each table at the version that it had when a question first named it.
 pub struct Search {
     context: SessionContext,
+    somebody: Option<Somebody>,
 }
 
-/// An answer on its way.
-pub struct Answer {
-    schema: SchemaRef,
-    batches: SendableRecordBatchStream,
+/// For whom it is open, when it is not Waybill itself that looks.
+struct Somebody {
+    asker: Asker,
+    bounds: Bounds,
+    evidence: Arc<Evidence>,
+    places: Arc<Semaphore>,
 }
 
 impl Search {
-    /// Opens every table of a lake.
+    /// Opens a lake for Waybill's own looks, which are bounded by their nature and of which nothing is recorded.
     ///
     /// # Errors
     /// `no-lake`, `lake-unavailable`, `lake-damaged`.
     pub async fn open(lake: &Lake) -> Result<Self> {
-        let config = SessionConfig::new()
-            .with_information_schema(true)
-            .set_str("datafusion.catalog.default_schema", "public")
-            .set_str("datafusion.catalog.default_catalog", "waybill")
-            // Rows that a filter drops are not decoded; bloom filters and the page index answer look-ups by hash.
-            .set_bool("datafusion.execution.parquet.pushdown_filters", true)
-            .set_bool("datafusion.execution.parquet.reorder_filters", true)
-            .set_bool("datafusion.execution.parquet.bloom_filter_on_read", true)
-            .set_str("datafusion.execution.time_zone", "UTC");
-        let runtime = RuntimeEnvBuilder::new()
-            .with_memory_limit(limits::QUERY_MEMORY_BYTES, 1.0)
-            .build_arc()
-            .map_err(|error| query_error(error, Code::Internal))?;
-        let context = SessionContext::new_with_config_rt(config, runtime);
-        lake.require().await?;
-        for name in TableName::ALL {
-            // A lake of an older Waybill has fewer tables; the next run brings them, and until then they are empty.
-            let Some(table) = lake.table_if_there(name).await? else {
-                let empty = EmptyTable::new(crate::event::table(name).arrow_schema());
-                context
-                    .register_table(name.as_str(), Arc::new(empty))
-                    .map_err(|error| query_error(error, Code::Internal))?;
-                continue;
-            };
-            let url = format!("waybill://{}", name.as_str().replace('_', "-"));
-            let url = ObjectStoreUrl::parse(url).map_err(|error| query_error(error, Code::Internal))?;
-            context.runtime_env().register_object_store(url.as_ref(), table.store());
-            let provider = LakeTable::open(&table, url).await?;
-            context
-                .register_table(name.as_str(), Arc::new(provider))
-                .map_err(|error| query_error(error, Code::Internal))?;
+        let runtime = engine::runtime()?;
+        let tables = Arc::new(Tables::of(lake.clone(), Arc::clone(&runtime)));
+        tables.require().await?;
+        Self::new(&engine::state(), &runtime, tables, Arc::default())
+    }
+
+    fn new(state: &SessionState, runtime: &RuntimeEnv, tables: Arc<Tables>, policy: Arc<Policy>) -> Result<Self> {
+        let failed = |error| query_error(error, Code::Internal);
+        let catalog = MemoryCatalogProvider::new();
+        catalog.register_schema("public", Arc::new(LakeSchema::new(tables, policy))).map_err(failed)?;
+        let catalogs = MemoryCatalogProviderList::new();
+        catalogs.register_catalog("waybill".to_owned(), Arc::new(catalog));
+        let state = SessionStateBuilder::new_from_existing(state.clone())
+            .with_catalog_list(Arc::new(catalogs))
+            .with_runtime_env(engine::runtime_of_one(runtime)?)
+            .build();
+        Ok(Self { context: SessionContext::new_with_state(state), somebody: None })
+    }
+
+    fn for_somebody(mut self, asker: Asker, bounds: Bounds, evidence: Arc<Evidence>, places: Arc<Semaphore>) -> Self {
+        self.somebody = Some(Somebody { asker, bounds, evidence, places });
+        self
+    }
+
+    /// The session: its catalog is `waybill`, its schema `public`. Whatever is planned on it must go through
+    /// [`Search::answer`].
+    pub fn context(&self) -> &SessionContext {
+        &self.context
+    }
+
+    /// Plans one query.
+    ///
+    /// # Errors
+    /// `query-invalid` when it cannot be planned, `query-refused` when it is no query; both are recorded.
+    pub async fn plan(&self, statement: &str) -> Result<LogicalPlan> {
+        let plan = self.plan_unrecorded(statement).await;
+        if let (Err(error), Some(mut open)) = (&plan, self.record(statement)) {
+            open.failed(error);
         }
-        Ok(Self { context })
+        plan
+    }
+
+    async fn plan_unrecorded(&self, statement: &str) -> Result<LogicalPlan> {
+        guard::check_text(statement)?;
+        let plan = self.context.state().create_logical_plan(statement).await;
+        let plan = plan.map_err(|error| query_error(error, Code::QueryInvalid))?;
+        guard::check(&plan)?;
+        Ok(plan)
+    }
+
+    /// Answers a plan; `text` is what the record says was asked.
+    ///
+    /// # Errors
+    /// `query-refused` when it is no query, `queries-busy` when too many are at work, `query-timeout`, `query-too-large`.
+    pub async fn answer(&self, plan: LogicalPlan, text: &str) -> Result<Answer> {
+        let mut open = self.record(text);
+        let answer = self.begin(plan, &mut open).await;
+        if let (Err(error), Some(open)) = (&answer, &mut open) {
+            open.failed(error);
+        }
+        answer
+    }
+
+    async fn begin(&self, plan: LogicalPlan, open: &mut Option<Open>) -> Result<Answer> {
+        guard::check(&plan)?;
+        let (bounds, place) = match &self.somebody {
+            None => (Bounds::default(), None),
+            Some(somebody) => {
+                let place = Arc::clone(&somebody.places).acquire_owned();
+                let busy = || Error::new(Code::QueriesBusy, format!("{} queries are at work", limits::QUERIES_AT_ONCE));
+                let place = tokio::time::timeout(limits::QUERY_PLACE_AWAITED, place).await.map_err(|_| busy())?;
+                (somebody.bounds, Some(place.map_err(|_| busy())?))
+            }
+        };
+        let began = Instant::now();
+        let stream = async { self.context.execute_logical_plan(plan).await?.execute_stream().await };
+        let stream = match bounds.time {
+            None => stream.await,
+            Some(time) => tokio::time::timeout(time, stream).await.map_err(|_| answer::timeout(time))?,
+        };
+        let stream = stream.map_err(|error| query_error(error, Code::QueryInvalid))?;
+        Ok(Answer::new(stream, bounds, began.elapsed(), open.take(), place))
+    }
+
+    fn record(&self, text: &str) -> Option<Open> {
+        self.somebody.as_ref().map(|somebody| somebody.evidence.open(&somebody.asker, text))
     }
 
     /// Asks in SQL: one query.
     ///
     /// # Errors
-    /// `query-invalid` when it cannot be planned, `query-refused` when it is no query.
+    /// Like [`Search::plan`] and [`Search::answer`].
     pub async fn sql(&self, statement: &str) -> Result<Answer> {
-        let plan = self
-            .context
-            .state()
-            .create_logical_plan(statement)
-            .await
-            .map_err(|error| query_error(error, Code::QueryInvalid))?;
-        guard::check(&plan)?;
-        let frame = self.context.execute_logical_plan(plan).await;
-        Self::stream(frame.map_err(|error| query_error(error, Code::QueryInvalid))?).await
+        let plan = self.plan(statement).await?;
+        self.answer(plan, statement).await
+    }
+
+    /// A table or view, to ask by expressions.
+    ///
+    /// # Errors
+    /// `query-invalid` when there is none of that name; `lake-unavailable`, `lake-damaged`.
+    pub async fn table(&self, name: &str) -> Result<DataFrame> {
+        self.context.table(name).await.map_err(|error| query_error(error, Code::QueryInvalid))
     }
 
     /// Asks one of the common questions; the newest events first.
@@ -115,7 +184,9 @@ impl Search {
             }
             Ok(frame)
         };
-        Self::stream(build.await.map_err(|error| query_error(error, Code::QueryInvalid))?).await
+        let frame: DataFrame = build.await.map_err(|error| query_error(error, Code::QueryInvalid))?;
+        let text = format!("{filter:?}");
+        self.answer(frame.into_unoptimized_plan(), &text).await
     }
 
     /// The newest rows of a table of which each named column has its value, as JSON objects; for pages and reports that
@@ -138,50 +209,7 @@ impl Search {
             frame.sort(vec![col(newest_by).sort(false, false)])?.limit(0, Some(limit))
         };
         let frame = build.await.map_err(|error| query_error(error, Code::QueryInvalid))?;
-        let batches = Self::stream(frame).await?.collect().await?;
-        let mut writer = arrow::json::ArrayWriter::new(Vec::new());
-        for batch in &batches {
-            writer.write(batch).or_error(Code::Internal, "cannot write rows as JSON")?;
-        }
-        writer.finish().or_error(Code::Internal, "cannot write rows as JSON")?;
-        let text = writer.into_inner();
-        if text.is_empty() {
-            return Ok(Vec::new());
-        }
-        serde_json::from_slice(&text).or_error(Code::Internal, "cannot read rows as JSON")
-    }
-
-    async fn stream(frame: DataFrame) -> Result<Answer> {
-        let schema = Arc::clone(frame.schema().inner());
-        let batches = frame.execute_stream().await.map_err(|error| query_error(error, Code::QueryInvalid))?;
-        Ok(Answer { schema, batches })
-    }
-}
-
-impl Answer {
-    /// The columns.
-    pub fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    /// The next rows; nothing at the end.
-    ///
-    /// # Errors
-    /// `query-invalid` when the query fails while it runs.
-    pub async fn next(&mut self) -> Result<Option<RecordBatch>> {
-        self.batches.try_next().await.map_err(|error| query_error(error, Code::QueryInvalid))
-    }
-
-    /// All rows; for answers that are known to be small.
-    ///
-    /// # Errors
-    /// Like [`Answer::next`].
-    pub async fn collect(mut self) -> Result<Vec<RecordBatch>> {
-        let mut batches = Vec::new();
-        while let Some(batch) = self.next().await? {
-            batches.push(batch);
-        }
-        Ok(batches)
+        self.answer(frame.into_unoptimized_plan(), table.as_str()).await?.objects().await
     }
 }
 
@@ -190,6 +218,8 @@ fn query_error(error: DataFusionError, code: Code) -> Error {
     let code = match error.find_root() {
         DataFusionError::ObjectStore(_) => Code::LakeUnavailable,
         DataFusionError::ParquetError(_) => Code::LakeDamaged,
+        DataFusionError::ResourcesExhausted(_) => Code::QueryTooLarge,
+        DataFusionError::External(cause) => cause.downcast_ref::<Error>().map_or(code, Error::code),
         _ => code,
     };
     Error::new(code, error.strip_backtrace()).caused_by(error)

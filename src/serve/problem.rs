@@ -62,7 +62,7 @@ fn status(code: Code) -> StatusCode {
         Code::NotAllowed => StatusCode::FORBIDDEN,
         Code::ConnectionUnknown | Code::NoLake => StatusCode::NOT_FOUND,
         Code::RunInProgress | Code::ConnectionConflict | Code::ConnectionDeauthorized => StatusCode::CONFLICT,
-        Code::Usage | Code::RequestRefused | Code::QueryInvalid => StatusCode::BAD_REQUEST,
+        Code::Usage | Code::RequestRefused | Code::QueryInvalid | Code::QueryTooLarge => StatusCode::BAD_REQUEST,
         Code::QueryRefused => StatusCode::FORBIDDEN,
         // What the tenant, its directory or its mailboxes say no to: nothing is wrong with the request or with the server.
         Code::SecretRefused
@@ -93,9 +93,12 @@ fn status(code: Code) -> StatusCode {
         | Code::AttachmentUnreadable
         | Code::AttachmentHasNoBytes
         | Code::RecordUnreadable => StatusCode::BAD_GATEWAY,
-        Code::Throttled | Code::LakeUnavailable | Code::LakeNotWritable | Code::Interrupted => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        Code::Throttled
+        | Code::LakeUnavailable
+        | Code::LakeNotWritable
+        | Code::QueryTimeout
+        | Code::QueriesBusy
+        | Code::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
         Code::Configuration | Code::LakeDamaged | Code::Io | Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -146,7 +146,7 @@ fn every_link_of_the_docs_leads_somewhere() {
 #[test]
 fn the_sql_page_describes_every_column_in_the_schemas_words() {
     let page = std::fs::read_to_string(root().join("docs/sql.md")).unwrap();
-    for table in ["file_events", "runs", "gaps", "quarantine", "changes", "scope_members"] {
+    for table in ["file_events", "runs", "gaps", "quarantine", "changes", "scope_members", "searches"] {
         let text = std::fs::read_to_string(root().join(format!("schemas/{table}.json"))).unwrap();
         let schema: serde_json::Value = serde_json::from_str(&text).unwrap();
         for column in schema["columns"].as_array().unwrap() {
