@@ -10,14 +10,20 @@
 //!
 //! [roles.admin]
 //! groups = ["<object id of a group>"]
+//!
+//! [[policy]]
+//! role = "analyst"
+//! hidden_columns = ["subject"]
 //! ```
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::auth::Role;
 use crate::error::{Code, Error, Result, ResultExt};
+use crate::search::Policy;
 use crate::secret::SecretPlace;
 use crate::source::microsoft365::Overrides;
 
@@ -41,6 +47,65 @@ pub struct Config {
     /// Who has which role.
     #[serde(default)]
     pub roles: Roles,
+    /// Who may see only a part of the lake.
+    #[serde(default, rename = "policy")]
+    pub policies: Policies,
+}
+
+/// Who may see only a part of the lake.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(transparent)]
+pub struct Policies(Vec<PolicyFor>);
+
+/// A policy, and whom it concerns.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PolicyFor {
+    /// Those whom the record of searches calls so: `ann@contoso.example`, `token:BI`. Case does not matter.
+    #[serde(default)]
+    who: Vec<String>,
+    /// Everybody of this role.
+    role: Option<Role>,
+    /// Only rows of these connections.
+    connections: Option<Vec<String>>,
+    /// Columns of file events whose values are not shown.
+    #[serde(default)]
+    hidden_columns: Vec<String>,
+}
+
+impl Policies {
+    /// What somebody may see: what all policies that concern them leave.
+    pub(crate) fn of(&self, who: &str, role: Role) -> Arc<Policy> {
+        let concerns =
+            |one: &&PolicyFor| one.role == Some(role) || one.who.iter().any(|named| named.eq_ignore_ascii_case(who));
+        let mut whole = Policy::default();
+        for PolicyFor { connections, hidden_columns, .. } in self.0.iter().filter(concerns) {
+            whole.hidden_columns.extend(hidden_columns.iter().cloned());
+            whole.connections = match (whole.connections, connections) {
+                (Some(some), Some(others)) => Some(some.into_iter().filter(|one| others.contains(one)).collect()),
+                (some, others) => some.or_else(|| others.clone()),
+            };
+        }
+        Arc::new(whole)
+    }
+
+    /// Fails when a policy would not do what whoever wrote it thinks.
+    fn check(&self) -> Result<()> {
+        for PolicyFor { who, role, connections, hidden_columns } in self.0.iter().cloned() {
+            let policy = Policy { connections, hidden_columns };
+            policy.check()?;
+            if who.is_empty() && role.is_none() {
+                return Err(Error::new(Code::Configuration, "a `[[policy]]` concerns nobody: give `who` or `role`"));
+            }
+            if !policy.is_limit() {
+                return Err(Error::new(
+                    Code::Configuration,
+                    "a `[[policy]]` limits nothing: give `connections` or `hidden_columns`",
+                ));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Files in PEM.
@@ -102,12 +167,14 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self> {
         let doing = || format!("cannot use the configuration `{}`", path.display());
         let text = std::fs::read_to_string(path).or_error(Code::Configuration, doing())?;
-        toml::from_str(&text).map_err(|error| {
+        let config: Self = toml::from_str(&text).map_err(|error| {
             // Without the words of the file, which the library would quote: a person may have put a secret there.
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
             Error::new(Code::Configuration, format!("{}: line {line} has an unknown word or value", doing()))
-        })
+        })?;
+        config.policies.check()?;
+        Ok(config)
     }
 }
 
@@ -178,5 +245,38 @@ mod tests {
         let error = Config::read(file.path()).unwrap_err();
         assert_eq!(error.code(), Code::Configuration);
         assert!(error.to_string().ends_with("`: line 4 has an unknown word or value"), "{error}");
+    }
+
+    fn policies(text: &str) -> Result<Policies> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Config::read(file.path()).map(|config| config.policies)
+    }
+
+    #[test]
+    fn all_policies_that_concern_somebody_hold_together() {
+        let policies = policies(
+            "[[policy]]\nrole = 'analyst'\nhidden_columns = ['subject']\n[[policy]]\nwho = ['Ann@contoso.example']\n\
+             connections = ['A', 'B']\n[[policy]]\nwho = ['ann@contoso.example', 'token:BI']\nconnections = ['B', 'C']",
+        )
+        .unwrap();
+        let ann = policies.of("ann@contoso.example", Role::Analyst);
+        assert_eq!(ann.connections, Some(texts(&["B"])));
+        assert_eq!(ann.hidden_columns, texts(&["subject"]));
+        assert_eq!(policies.of("token:BI", Role::Viewer).connections, Some(texts(&["B", "C"])));
+        assert!(!policies.of("bob@contoso.example", Role::Admin).is_limit());
+    }
+
+    #[test]
+    fn a_policy_that_would_do_nothing_is_refused() {
+        for (text, why) in [
+            ("[[policy]]\nrole = 'analyst'\nhidden_columns = ['subjekt']", "has no column `subjekt` to hide"),
+            ("[[policy]]\nhidden_columns = ['subject']", "concerns nobody"),
+            ("[[policy]]\nrole = 'analyst'", "limits nothing"),
+            ("[[policy]]\nrole = 'analyst'\nhide = ['subject']", "unknown word"),
+        ] {
+            let error = policies(text).unwrap_err();
+            assert!(error.code() == Code::Configuration && error.to_string().contains(why), "{text}: {error}");
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! Connections: TLS, how many at once, how long they may take for nothing, and an orderly end.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -23,6 +24,10 @@ use tracing::debug;
 use super::TlsFiles;
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::limits;
+
+/// The other side of a connection; in every request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) SocketAddr);
 
 /// Reads a certificate and its key.
 ///
@@ -67,8 +72,8 @@ pub(super) async fn listen(
             Some(_) = connections.join_next() => continue,
             accepted = accepted => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file handles, most likely: others have to end first.
                 debug!(%error, "cannot accept a connection");
@@ -76,7 +81,7 @@ pub(super) async fn listen(
                 continue;
             }
         };
-        let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
+        let (acceptor, router, stop) = (acceptor.clone(), router.clone().layer(Extension(Peer(peer))), stop.clone());
         connections.spawn(async move {
             let _place = place;
             match acceptor {

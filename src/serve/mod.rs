@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 use self::auth::Auth;
 pub use self::auth::Role;
 pub use self::auth::token::{ApiToken, Tokens};
-pub use self::config::{Config, Names, Roles, SignIn, TlsFiles};
+pub use self::config::{Config, Names, Policies, Roles, SignIn, TlsFiles};
 use self::headers::Site;
 use self::problem::Problem;
 use crate::clock::Clock;
@@ -47,6 +47,7 @@ use crate::error::{Code, Error, Result, ResultExt};
 use crate::http::Http;
 use crate::lake::Lake;
 use crate::limits;
+use crate::search::Engine;
 use crate::source::microsoft365::Overrides;
 
 /// What every request may use.
@@ -58,6 +59,9 @@ pub(crate) struct Server {
     pub(crate) site: Site,
     /// Requests for consent that are under way.
     pub(crate) consents: console::connections::consent::Pending,
+    /// What answers questions on the lake.
+    pub(crate) engine: Engine,
+    policies: Policies,
     /// Endpoints of connections that are added here, where they are not the cloud's own.
     pub(crate) endpoints: Overrides,
     auth: Auth,
@@ -71,6 +75,7 @@ pub struct Running {
     url: String,
     stop: CancellationToken,
     listening: JoinHandle<()>,
+    engine: Engine,
 }
 
 impl Running {
@@ -84,6 +89,9 @@ impl Running {
         self.stop.cancel();
         // The task ends by itself; one that failed has nothing left to stop.
         drop(self.listening.await);
+        if let Err(error) = self.engine.close().await {
+            tracing::error!(code = %error.code(), %error, "the last searches could not be recorded in the lake");
+        }
     }
 }
 
@@ -105,11 +113,12 @@ pub async fn start(lake: Lake, clock: Clock, address: &str, config: Config, oper
     let listener = TcpListener::bind(first).await.or_error(Code::Configuration, doing())?;
     let bound = listener.local_addr().or_error(Code::Configuration, doing())?;
     let url = format!("{}://{bound}", if acceptor.is_some() { "https" } else { "http" });
-    let server =
-        Arc::new(Server { lake, clock, site, consents: Default::default(), endpoints: config.endpoints, auth });
+    let engine = Engine::new(lake.clone(), clock.clone())?;
+    let (consents, policies, endpoints) = (Default::default(), config.policies, config.endpoints);
+    let server = Arc::new(Server { lake, clock, site, consents, engine: engine.clone(), policies, endpoints, auth });
     let stop = CancellationToken::new();
     let listening = tokio::spawn(listen::listen(listener, acceptor, router(server, console::routes()), stop.clone()));
-    Ok(Running { url, stop, listening })
+    Ok(Running { url, stop, listening, engine })
 }
 
 fn router(server: Shared, pages: Router<Shared>) -> Router {

@@ -27,8 +27,16 @@ impl Tested {
         let (clock, config) = (Clock::manual(Time::UNIX_EPOCH), Config::default());
         let site = Site::new("127.0.0.1:1".parse().unwrap(), &config).unwrap();
         let auth = Auth::new(&site, &config, false, "local:ann", Http::new().unwrap(), clock.clone()).unwrap();
-        let server =
-            Arc::new(Server { lake, clock, site, consents: Default::default(), endpoints: config.endpoints, auth });
+        let server = Arc::new(Server {
+            engine: Engine::new(lake.clone(), clock.clone()).unwrap(),
+            policies: config.policies,
+            lake,
+            clock,
+            site,
+            consents: Default::default(),
+            endpoints: config.endpoints,
+            auth,
+        });
         let pages = Router::new()
             .route("/form", axum::routing::get(form_page))
             .route("/small", post(echo))

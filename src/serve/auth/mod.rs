@@ -13,6 +13,8 @@ mod oidc;
 mod session;
 pub(crate) mod token;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::{FromRequestParts, Query, Request, State};
 use axum::http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, ORIGIN, SET_COOKIE};
@@ -33,11 +35,13 @@ use self::token::Tokens;
 use super::console::layout::{Page, page};
 use super::form::Form;
 use super::headers::Site;
+use super::listen::Peer;
 use super::problem::Problem;
 use super::{Config, Server, Shared};
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
 use crate::http::{Http, one_line};
+use crate::search::{Asker, Policy, Surface};
 use crate::secret::Secret;
 
 /// What somebody may do; each role includes the ones before.
@@ -92,6 +96,10 @@ pub(crate) struct Viewer {
     pub(crate) role: Role,
     /// How we know.
     pub(crate) via: Via,
+    /// The network address of the other side: of the proxy, where there is one, as nothing that it says is believed.
+    pub(crate) address: Option<String>,
+    /// What of the lake they may see.
+    pub(crate) policy: Arc<Policy>,
     form_token: Secret<String>,
 }
 
@@ -111,6 +119,16 @@ impl Viewer {
     /// Whether this role or a higher one is held; for what a page offers.
     pub(crate) fn may(&self, role: Role) -> bool {
         self.role >= role
+    }
+
+    /// Them as somebody who searches.
+    ///
+    /// # Errors
+    /// `not-allowed` below the role `analyst`.
+    pub(crate) fn asker(&self, surface: Surface) -> Result<Asker> {
+        self.require(Role::Analyst)?;
+        let (who, address, policy) = (self.who.clone(), self.address.clone(), Arc::clone(&self.policy));
+        Ok(Asker { who, surface, address, policy })
     }
 
     /// What our own forms carry, and no other page knows.
@@ -190,6 +208,8 @@ impl Auth {
                 who: operator.to_owned(),
                 role: Role::Admin,
                 via: Via::Local,
+                address: None,
+                policy: Arc::default(),
                 form_token: random_text()?,
             }),
             false => None,
@@ -233,10 +253,19 @@ impl Server {
         self.auth.provider.is_some()
     }
 
-    async fn admit(&self, method: &Method, headers: &HeaderMap) -> Result<(Option<Viewer>, String)> {
+    async fn admit(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        address: Option<&Peer>,
+    ) -> Result<(Option<Viewer>, String)> {
         // Before a token is looked up: a foreign host gets nothing at all.
         self.site.origin(headers)?;
-        let viewer = self.viewer(headers).await?;
+        let viewer = self.viewer(headers).await?.map(|viewer| Viewer {
+            address: address.map(|peer| peer.0.ip().to_string()),
+            policy: self.policies.of(&viewer.who, viewer.role),
+            ..viewer
+        });
         let origin = self.check_source(method, headers, viewer.as_ref())?;
         Ok((viewer, origin))
     }
@@ -252,7 +281,9 @@ impl Server {
             }
             let token = Tokens::of(&self.lake).find(presented.trim(), self.clock.now()).await?.ok_or_else(refused)?;
             let who = format!("token:{}", token.name);
-            return Ok(Some(Viewer { who, role: token.role, via: Via::Token, form_token: random_text()? }));
+            let (address, policy) = (None, Arc::default());
+            let form_token = random_text()?;
+            return Ok(Some(Viewer { who, role: token.role, via: Via::Token, address, policy, form_token }));
         }
         if let Some(local) = &self.auth.local {
             return Ok(Some(local.clone()));
@@ -262,6 +293,8 @@ impl Server {
             who: session.who,
             role: session.role,
             via: Via::Session,
+            address: None,
+            policy: Arc::default(),
             form_token: session.form_token,
         }))
     }
@@ -300,7 +333,8 @@ impl FromRequestParts<Shared> for OwnOrigin {
 /// Finds out who asks, and refuses what a foreign page made a browser send.
 pub(super) async fn guard(State(server): State<Shared>, mut request: Request, next: Next) -> Response {
     let (method, headers) = (request.method().clone(), request.headers().clone());
-    let (viewer, origin) = match server.admit(&method, &headers).await {
+    let peer = request.extensions().get::<Peer>().copied();
+    let (viewer, origin) = match server.admit(&method, &headers, peer.as_ref()).await {
         Ok(found) => found,
         Err(error) => {
             let problem = match error.code() {
@@ -467,6 +501,8 @@ mod tests {
             who: "ann".to_owned(),
             role: Role::Analyst,
             via: Via::Session,
+            address: None,
+            policy: Arc::default(),
             form_token: Secret::new(String::new()),
         };
         assert!(viewer.require(Role::Viewer).is_ok() && viewer.require(Role::Analyst).is_ok());
