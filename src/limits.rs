@@ -313,3 +313,9 @@ pub const SEARCHES_WAITING: usize = 10_000;
 
 /// Bytes of a search's text that are recorded.
 pub const SEARCH_TEXT_KEPT_BYTES: usize = 64 * 1024;
+
+/// Bytes of bloom filters that are kept between queries: two for each row and looked-up column, so 60 million rows.
+pub const BLOOMS_BYTES: usize = 128 * 1024 * 1024;
+
+/// Files whose bloom filters are read at once, when a look-up asks for them for the first time.
+pub const BLOOMS_AT_ONCE: usize = 32;

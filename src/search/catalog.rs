@@ -19,6 +19,7 @@ use datafusion::prelude::col;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OnceCell};
 
+use super::bloom::Blooms;
 use super::query_error;
 use super::scan::LakeTable;
 use crate::error::{Code, Error, Result};
@@ -67,6 +68,8 @@ pub(super) struct Tables {
     lake: Lake,
     runtime: Arc<RuntimeEnv>,
     opened: [Mutex<Option<Opened>>; TableName::ALL.len()],
+    /// Only file events have bloom filters.
+    blooms: Arc<Blooms>,
 }
 
 struct Opened {
@@ -83,7 +86,7 @@ impl std::fmt::Debug for Opened {
 impl Tables {
     /// Nothing is asked of the storage yet. The stores of the tables are registered with `runtime`.
     pub(super) fn of(lake: Lake, runtime: Arc<RuntimeEnv>) -> Self {
-        Self { lake, runtime, opened: std::array::from_fn(|_| Mutex::default()) }
+        Self { lake, runtime, opened: std::array::from_fn(|_| Mutex::default()), blooms: Arc::default() }
     }
 
     /// A table at its newest version; nothing where the lake is older than the table.
@@ -112,7 +115,11 @@ impl Tables {
         let url = format!("waybill://{}", table.name().as_str().replace('_', "-"));
         let url = ObjectStoreUrl::parse(url).map_err(|error| query_error(error, Code::Internal))?;
         self.runtime.register_object_store(url.as_ref(), table.store());
-        Ok(Arc::new(LakeTable::open(table, url).await?))
+        let blooms = match table.name() {
+            TableName::FileEvents => Arc::clone(&self.blooms),
+            _ => Arc::default(),
+        };
+        Ok(Arc::new(LakeTable::open(table, url, blooms).await?))
     }
 
     /// Fails unless the lake is there.

@@ -8,6 +8,7 @@
 //! May use: `lake`, `event`, and the base. Writes nothing but the record of searches.
 
 mod answer;
+mod bloom;
 mod catalog;
 mod engine;
 mod evidence;

@@ -196,3 +196,29 @@ async fn a_query_that_waits_for_a_place_is_told_to_come_back() {
     drop(held.pop());
     search.sql("SELECT 1").await.unwrap().collect().await.unwrap();
 }
+
+/// Danger: a look-up by hash that opens every file of the lake.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_up_by_hash_opens_only_files_that_may_hold_it() {
+    let lake = lake().await;
+    let tenant = Tenant::new();
+    tenant.source.publish(tenant.at(-5), tenant.send(20, &["later.txt"]));
+    tenant.run(&lake).await.unwrap();
+    let hash = query(&lake, "SELECT sha256 FROM file_events WHERE file_name = 'later.txt' LIMIT 1").await;
+    let hash = hash[0]["sha256"].as_str().unwrap().to_owned();
+    let engine = engine(&lake);
+    let files = async |filter: &str| {
+        let search = engine.search(&asker(Surface::Shell)).await.unwrap();
+        let plan = search.sql(&format!("EXPLAIN SELECT event_id FROM file_events WHERE {filter}")).await.unwrap();
+        let rows = plan.objects().await.unwrap();
+        rows.iter().map(|row| row["plan"].as_str().unwrap().matches(".parquet").count()).sum::<usize>()
+    };
+    assert_eq!(files("file_name IS NOT NULL").await, 2);
+    assert_eq!(files(&format!("sha256 = '{hash}'")).await, 1);
+    assert_eq!(files(&format!("sha256 IN ('{hash}', '{}')", "0".repeat(64))).await, 1);
+    assert_eq!(files(&format!("sha256 = '{}'", "0".repeat(64))).await, 0);
+    assert_eq!(files(&format!("md5 = '{}' AND sha256 = '{hash}'", "0".repeat(32))).await, 0);
+    // What follows from no equality rules nothing out.
+    assert_eq!(files(&format!("sha256 = '{hash}' OR file_name = 'a.txt'")).await, 2);
+    assert_eq!(files(&format!("sha256 <> '{hash}'")).await, 2);
+}
