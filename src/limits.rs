@@ -319,3 +319,19 @@ pub const BLOOMS_BYTES: usize = 128 * 1024 * 1024;
 
 /// Files whose bloom filters are read at once, when a look-up asks for them for the first time.
 pub const BLOOMS_AT_ONCE: usize = 32;
+
+/// Filters of one search, as the replaced product has it: "criteria in one query".
+pub const SEARCH_FILTERS: usize = 1024;
+
+/// Values of one search over all its filters: a list of hashes from an incident; their SQL stays below
+/// [`STATEMENT_BYTES`].
+pub const SEARCH_VALUES: usize = 10_000;
+
+/// Values with wildcards of one search: each is a pattern that is tried on every row.
+pub const SEARCH_PATTERNS: usize = 1_000;
+
+/// Letters of one value: a subject has at most 998, and a line of a header no more (RFC 5322 §2.1.1).
+pub const SEARCH_VALUE_LETTERS: usize = 2_048;
+
+/// Groups of a search within groups. The parser of SQL stops at 50 levels, of which a group takes up to three.
+pub const SEARCH_DEPTH: usize = 10;
