@@ -117,9 +117,9 @@ pub(super) fn select(condition: &Condition, selection: &Selection) -> String {
     match condition {
         Condition::Always(true) => {}
         Condition::All(parts) => {
-            let parts: Vec<String> = parts.iter().map(|part| factor(part, true)).collect();
+            let parts = joined(parts.iter().map(|part| factor(part, true)), "\n  AND ");
             // Writing to a string does not fail.
-            let _ = write!(text, "\nWHERE {}", parts.join("\n  AND "));
+            let _ = write!(text, "\nWHERE {parts}");
         }
         condition => {
             let _ = write!(text, "\nWHERE {}", factor(condition, false));
@@ -222,9 +222,17 @@ fn sql(condition: &Condition) -> String {
     }
 }
 
+/// Many parts are joined in groups: engines walk a chain of a thousand ORs as deep as it is long.
 fn joined(parts: impl Iterator<Item = String>, by: &str) -> String {
-    parts.collect::<Vec<_>>().join(by)
+    let mut parts: Vec<String> = parts.collect();
+    while parts.len() > JOINED_AT_ONCE {
+        parts = parts.chunks(JOINED_AT_ONCE).map(|some| format!("({})", some.join(by))).collect();
+    }
+    parts.join(by)
 }
+
+/// Parts that stand side by side.
+const JOINED_AT_ONCE: usize = 64;
 
 fn not(negated: bool) -> &'static str {
     if negated { "NOT " } else { "" }
