@@ -335,3 +335,10 @@ pub const SEARCH_VALUE_LETTERS: usize = 2_048;
 
 /// Groups of a search within groups. The parser of SQL stops at 50 levels, of which a group takes up to three.
 pub const SEARCH_DEPTH: usize = 10;
+
+/// Levels of a statement's tree: a chain of operators has one for each. Planning takes a few KB of stack for a level.
+pub const STATEMENT_DEPTH: usize = 1_000;
+
+/// Bytes of a thread's stack, reserved and not taken: enough to plan [`STATEMENT_DEPTH`] levels in a build without
+/// optimisation, where frames are large.
+pub const STACK_BYTES: usize = 64 * 1024 * 1024;

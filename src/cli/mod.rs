@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::lake::Lake;
+use crate::limits;
 use crate::search::{Asker, Engine, Surface};
 use exit::Exit;
 
@@ -172,9 +173,20 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Runs the command on a thread with a stack on which every statement that is let through can be planned.
 fn start(arguments: Arguments) -> Result<Exit> {
+    let failed = "cannot start a thread";
+    let thread = std::thread::Builder::new().stack_size(limits::STACK_BYTES).spawn(move || run(arguments));
+    match thread.or_error(Code::Internal, failed)?.join() {
+        Ok(ended) => ended,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+fn run(arguments: Arguments) -> Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .thread_stack_size(limits::STACK_BYTES)
         .build()
         .or_error(Code::Internal, "cannot start the runtime")?;
     let exit = runtime.block_on(async {

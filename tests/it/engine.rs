@@ -222,3 +222,44 @@ async fn a_look_up_by_hash_opens_only_files_that_may_hold_it() {
     assert_eq!(files(&format!("sha256 = '{hash}' OR file_name = 'a.txt'")).await, 2);
     assert_eq!(files(&format!("sha256 <> '{}'", "0".repeat(64))).await, 2);
 }
+
+/// Danger: a statement so deep that planning it ends the stack, which no process survives. Tried on a stack as the program
+/// has it, just below the limit and far above.
+#[test]
+fn a_deep_statement_is_planned_or_refused_and_never_the_end() {
+    let tried = std::thread::Builder::new().stack_size(waybill::limits::STACK_BYTES).spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let lake = lake().await;
+            let engine = engine(&lake);
+            let search = engine.search(&asker(Surface::Flight)).await.unwrap();
+            let most = waybill::limits::STATEMENT_DEPTH;
+            for (first, link) in [
+                ("SELECT 1", " + 1"),
+                ("SELECT true", " OR true"),
+                ("SELECT 'x'", " || 'x'"),
+                ("SELECT 1", " UNION ALL SELECT 1"),
+                ("SELECT 1 AS n", "::text"),
+                ("SELECT ", "- "),
+                ("SELECT ", "NOT "),
+                ("SELECT count(*) FROM file_events WHERE file_name = 'x'", " OR file_name IS NULL"),
+            ] {
+                let end = if link.ends_with(' ') { "1" } else { "" };
+                for links in [most / 2 - 1, most - 1, 50 * most] {
+                    let statement = format!("{first}{}{end}", link.repeat(links));
+                    let answer = async { search.sql(&statement).await?.collect().await };
+                    match answer.await {
+                        Ok(_) => assert!(links < most, "{first}{link} x {links}"),
+                        Err(error) => {
+                            let code = error.code();
+                            let is_clear = matches!(code, Code::QueryRefused | Code::QueryInvalid);
+                            assert!(is_clear && error.to_string().len() < 2_000, "{first}{link} x {links}: {code}");
+                        }
+                    }
+                }
+            }
+            search.sql("SELECT 1").await.unwrap().collect().await.unwrap();
+        });
+    });
+    tried.unwrap().join().unwrap();
+}
