@@ -136,7 +136,6 @@ impl Context {
 
     /// Records what was searched. Whoever may only read the lake's storage gets their answer all the same: they could
     /// read the files without Waybill.
-    #[expect(clippy::unused_self, reason = "it belongs to the engine that the context gives")]
     async fn recorded(&self, engine: &Engine) {
         if let Err(error) = engine.close().await {
             tracing::warn!(code = %error.code(), %error, "this search could not be recorded in the lake");

@@ -98,7 +98,9 @@ impl Search {
     /// `query-invalid` when it cannot be planned, `query-refused` when it is no query; both are recorded.
     pub async fn plan(&self, statement: &str) -> Result<LogicalPlan> {
         let plan = self.plan_unrecorded(statement).await;
-        if let (Err(error), Some(mut open)) = (&plan, self.record(statement)) {
+        if let Err(error) = &plan
+            && let Some(mut open) = self.record(statement)
+        {
             open.failed(error);
         }
         plan

@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use chrono::{DateTime, NaiveDate};
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::pruning::PrunableStatistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, DFSchema, Result as PlanResult, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
@@ -19,6 +20,7 @@ use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_optimizer::pruning::PruningPredicate;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion_datasource_parquet::CachedParquetFileReaderFactory;
@@ -32,7 +34,9 @@ use crate::lake::{DataFile, Table};
 pub(super) struct LakeTable {
     schema: TableSchema,
     files: Vec<PartitionedFile>,
-    rows: Precision<usize>,
+    /// What the log says of each file, as certain bounds. Delta cuts long texts and times, always outwards, so that they may
+    /// rule a file out, and may not be taken for the least or greatest value.
+    bounds: Vec<Arc<Statistics>>,
     url: ObjectStoreUrl,
 }
 
@@ -46,15 +50,31 @@ impl LakeTable {
         let file_schema = Arc::new(Schema::new(columns));
         let schema = TableSchema::builder(Arc::clone(&file_schema)).with_table_partition_cols(days).build();
         let files = table.files().await?;
-        let (mut partitioned, mut rows) = (Vec::with_capacity(files.len()), Precision::Exact(0));
+        let (mut partitioned, mut bounds) = (Vec::with_capacity(files.len()), Vec::with_capacity(files.len()));
         for file in &files {
-            let statistics = statistics(schema.table_schema(), file)?;
-            rows = rows.add(&statistics.num_rows);
+            let mut statistics = statistics(schema.table_schema(), file)?;
             let day = ScalarValue::Date32(file.date.map(days_since_1970));
+            for column in &mut statistics.column_statistics[file_schema.fields().len()..] {
+                column.min_value = Precision::Exact(day.clone());
+                column.max_value = Precision::Exact(day.clone());
+            }
+            bounds.push(Arc::new(certain(&statistics)));
             let file = PartitionedFile::new(file.path.to_string(), file.size).with_partition_values(vec![day]);
             partitioned.push(PartitionedFile { statistics: Some(Arc::new(statistics)), ..file });
         }
-        Ok(Self { schema, files: partitioned, rows, url })
+        Ok(Self { schema, files: partitioned, bounds, url })
+    }
+
+    /// The files that may hold a row for these filters, by their days and statistics: a look-up in a lake of years must not
+    /// even plan to open all of it. The scan itself learns the filters from DataFusion's optimizer.
+    fn files_for(&self, state: &dyn Session, filters: &[Expr]) -> PlanResult<Vec<PartitionedFile>> {
+        let Some(filter) = conjunction(filters.to_vec()) else { return Ok(self.files.clone()) };
+        let schema = DFSchema::try_from(self.schema())?;
+        let filter = state.create_physical_expr(filter, &schema)?;
+        // A filter that says nothing about bounds keeps every file.
+        let Ok(pruning) = PruningPredicate::try_new(filter, self.schema()) else { return Ok(self.files.clone()) };
+        let keep = pruning.prune(&PrunableStatistics::new(self.bounds.clone(), self.schema()))?;
+        Ok(self.files.iter().zip(keep).filter(|(_, keep)| *keep).map(|(file, _)| file.clone()).collect())
     }
 }
 
@@ -80,7 +100,8 @@ impl TableProvider for LakeTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> PlanResult<Arc<dyn ExecutionPlan>> {
-        if self.files.is_empty() {
+        let files = self.files_for(state, filters)?;
+        if files.is_empty() {
             let schema = match projection {
                 Some(columns) => Arc::new(self.schema().project(columns)?),
                 None => self.schema(),
@@ -90,19 +111,17 @@ impl TableProvider for LakeTable {
         let options = state.config_options().execution.parquet.clone();
         let store = state.runtime_env().object_store(&self.url)?;
         let metadata = state.runtime_env().cache_manager.get_file_metadata_cache();
-        let mut source = ParquetSource::new(self.schema.clone())
+        let source = ParquetSource::new(self.schema.clone())
             .with_table_parquet_options(datafusion::config::TableParquetOptions {
                 global: options,
                 ..Default::default()
             })
             .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(store, metadata)));
-        if let Some(filter) = conjunction(filters.to_vec()) {
-            let schema = DFSchema::try_from(self.schema())?;
-            source = source.with_predicate(state.create_physical_expr(filter, &schema)?);
-        }
-        let statistics = Statistics { num_rows: self.rows, ..Statistics::new_unknown(&self.schema()) };
+        let rows = files.iter().filter_map(|file| file.statistics.as_ref()).map(|statistics| statistics.num_rows);
+        let rows = rows.fold(Precision::Exact(0), |sum, rows| sum.add(&rows));
+        let statistics = Statistics { num_rows: rows, ..Statistics::new_unknown(&self.schema()) };
         let partitions = state.config().target_partitions();
-        let groups = FileGroup::new(self.files.clone()).split_files(partitions);
+        let groups = FileGroup::new(files).split_files(partitions);
         let scan = FileScanConfigBuilder::new(self.url.clone(), Arc::new(source))
             .with_file_groups(groups)
             .with_statistics(statistics)
@@ -147,6 +166,22 @@ fn statistics(schema: &Schema, file: &DataFile) -> Result<Statistics> {
         };
     }
     Ok(statistics)
+}
+
+/// The same bounds, said to be certain, which pruning asks for.
+fn certain(statistics: &Statistics) -> Statistics {
+    let mut statistics = statistics.clone();
+    for column in &mut statistics.column_statistics {
+        for bound in [&mut column.min_value, &mut column.max_value] {
+            if let Some(value) = bound.get_value().cloned() {
+                *bound = Precision::Exact(value);
+            }
+        }
+        if let Precision::Inexact(count) = column.null_count {
+            column.null_count = Precision::Exact(count);
+        }
+    }
+    statistics
 }
 
 fn scalar(field: &Field, value: &serde_json::Value, is_max: bool) -> Option<ScalarValue> {
