@@ -14,6 +14,7 @@ mod evidence;
 mod filter;
 mod functions;
 mod guard;
+mod risk;
 mod scan;
 
 use std::sync::Arc;
@@ -37,6 +38,7 @@ use self::catalog::{LakeSchema, Tables};
 pub use self::engine::{Asker, Engine, Surface};
 use self::evidence::{Evidence, Open};
 pub use self::filter::Filter;
+pub use self::risk::{RiskRules, Trusted};
 use crate::error::{Code, Error, Result};
 use crate::event::schema::TableName;
 use crate::lake::Lake;
