@@ -342,3 +342,15 @@ pub const STATEMENT_DEPTH: usize = 1_000;
 /// Bytes of a thread's stack, reserved and not taken: enough to plan [`STATEMENT_DEPTH`] levels in a build without
 /// optimisation, where frames are large.
 pub const STACK_BYTES: usize = 64 * 1024 * 1024;
+
+/// Bytes of the rules of risk: the default ones have 4 KB, and a trusted domain takes 70.
+pub const RISK_RULES_BYTES: usize = 1024 * 1024;
+
+/// Indicators of risk; each is evaluated for every event that is asked about.
+pub const RISK_INDICATORS: usize = 200;
+
+/// Points of one indicator; so that no sum overflows.
+pub const RISK_WEIGHT: i64 = 1000;
+
+/// Days that the history of a destination looks back at most: two years.
+pub const RISK_HISTORY_DAYS: u32 = 731;

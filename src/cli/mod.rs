@@ -14,6 +14,7 @@ mod maintain;
 mod orders;
 mod output;
 mod progress;
+mod risk;
 mod run;
 mod schedule;
 mod scope;
@@ -86,6 +87,9 @@ enum Command {
     Search(Box<search::Arguments>),
     /// Ask in SQL: one statement, a file, or standard input
     Sql(sql::Arguments),
+    /// The rules by which events are scored, and the domains that are trusted
+    #[command(subcommand)]
+    Risk(risk::Command),
     /// The web console: sign-in, roles, the data connections
     Serve(Box<serve::Arguments>),
     /// What is wrong, and what to do about it
@@ -204,6 +208,7 @@ fn run(arguments: Arguments) -> Result<Exit> {
                 .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())),
             Command::Maintain(arguments) => Box::pin(maintain::main(&context, arguments)).await,
             Command::Search(arguments) => search::main(&context, *arguments).await,
+            Command::Risk(command) => risk::main(&context, command).await,
             Command::Sql(arguments) => sql::main(&context, arguments).await,
             Command::Serve(arguments) => Box::pin(serve::main(&context, *arguments)).await,
             Command::Doctor(arguments) => Box::pin(doctor::main(&context, arguments)).await,

@@ -5,7 +5,7 @@
 //! questions are expressions from the start. Every way to an answer goes through [`Search::answer`], which holds its limits
 //! and records it.
 //!
-//! May use: `lake`, `event`, and the base. Writes nothing but the record of searches.
+//! May use: `lake`, `digest` (which content types contradict each other), `event`, and the base. Writes nothing but the record of searches.
 
 mod answer;
 mod bloom;
@@ -15,6 +15,7 @@ mod evidence;
 mod functions;
 mod guard;
 pub mod query;
+mod risk;
 mod scan;
 
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use self::catalog::{LakeSchema, Tables};
 pub use self::engine::{Asker, Engine, Surface};
 use self::evidence::{Evidence, Open};
 use self::query::{Query, Selection};
+pub use self::risk::{RiskRules, Trusted};
 use crate::clock::Time;
 use crate::error::{Code, Error, Result};
 use crate::event::schema::TableName;

@@ -22,7 +22,7 @@ use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
-use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion_datasource_parquet::CachedParquetFileReaderFactory;
@@ -86,7 +86,8 @@ impl LakeTable {
         let Some(filter) = conjunction(filters.to_vec()) else { return Ok(self.files.clone()) };
         let schema = DFSchema::try_from(self.schema())?;
         let filter = state.create_physical_expr(filter, &schema)?;
-        let files = match PruningPredicate::try_new(Arc::clone(&filter), self.schema()) {
+        let files = match PruningPredicateBuilder::new().with_file_schema(self.schema()).try_build(Arc::clone(&filter))
+        {
             Ok(pruning) => {
                 let keep = pruning.prune(&PrunableStatistics::new(self.bounds.clone(), self.schema()))?;
                 self.files.iter().zip(keep).filter(|(_, keep)| *keep).map(|(file, _)| file.clone()).collect()
@@ -94,7 +95,7 @@ impl LakeTable {
             // A filter that says nothing about bounds keeps every file.
             Err(_) => self.files.clone(),
         };
-        Ok(self.blooms.may_hold(files, &filter, &self.bloom_columns, readers).await?)
+        self.blooms.may_hold(files, &filter, &self.bloom_columns, readers).await
     }
 }
 

@@ -169,7 +169,7 @@ async fn what_would_take_the_machine_is_stopped() {
         ("SELECT range(1, 100000000000)", Code::QueryInvalid),
         ("SELECT array_repeat('x', 1000000000)", Code::QueryInvalid),
         (&long, Code::QueryRefused),
-        (&deep, Code::QueryInvalid),
+        (&deep, Code::QueryRefused),
         ("SELECT array_agg(value) FROM generate_series(1, 10000000000)", Code::QueryTooLarge),
         ("SELECT * FROM generate_series(1, 10000000000)", Code::QueryTooLarge),
     ] {

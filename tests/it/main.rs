@@ -22,6 +22,7 @@ mod one_commit;
 mod open_table;
 mod peers;
 mod read_only;
+mod risk;
 mod schedule;
 mod scope;
 mod serve;

@@ -5,7 +5,7 @@
 //! operator means; these are written as an expression of the engine (`plan`) and as SQL (`sql`), so that the two cannot
 //! mean different things. No value ever becomes part of a statement that runs: what runs is the expression.
 //!
-//! What the operators mean is in `docs/search.md`; the test `tests/it/search_language.rs` compares all three with a
+//! What the operators mean is in `docs/search.md`; the property test in `tests.rs` compares all three with a
 //! naive reading of it.
 
 mod compile;
