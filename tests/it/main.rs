@@ -11,6 +11,7 @@ mod cli;
 mod clients;
 mod connections;
 mod console;
+mod cookbook;
 mod engine;
 mod exactly_once;
 mod hash_or_reason;

@@ -15,11 +15,11 @@ use waybill::search::RiskRules;
 use crate::inner::query;
 
 /// A Wednesday, within working hours.
-fn noon() -> Time {
+pub(crate) fn noon() -> Time {
     DateTime::parse_from_rfc3339("2026-11-04T12:00:00Z").unwrap().with_timezone(&Utc)
 }
 
-fn event(number: u128, sender: &str, to: &[&str], at: Time) -> FileEvent {
+pub(crate) fn event(number: u128, sender: &str, to: &[&str], at: Time) -> FileEvent {
     let recipients: Vec<String> = to.iter().map(|to| (*to).to_owned()).collect();
     let mut domains: Vec<String> =
         to.iter().filter_map(|to| to.split_once('@')).map(|(_, domain)| domain.to_owned()).collect();
@@ -71,7 +71,7 @@ fn event(number: u128, sender: &str, to: &[&str], at: Time) -> FileEvent {
     }
 }
 
-async fn lake(rows: Vec<FileEvent>) -> Lake {
+pub(crate) async fn lake(rows: Vec<FileEvent>) -> Lake {
     let lake = Lake::with_store("memory:///lake/", Arc::new(InMemory::new())).unwrap();
     lake.create().await.unwrap();
     let (mut writer, _) = lake.writer::<Value>(Uuid::from_u128(1), Uuid::from_u128(4)).await.unwrap();
