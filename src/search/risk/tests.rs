@@ -71,7 +71,8 @@ async fn indicators(change: impl FnOnce(&mut FileEvent)) -> (i64, String, Vec<St
     row.file_category = "Uncategorized".to_owned();
     change(&mut row);
     rows.push(row);
-    let question = "SELECT risk_score, risk_severity, risk_indicators, risk_indicator_ids, risk_indicator_weights FROM events WHERE event_id = 'asked'";
+    let question = "SELECT risk_score, risk_severity, risk_indicators, risk_indicator_ids, \
+        risk_indicator_weights FROM events WHERE event_id = 'asked'";
     let answer = &ask(&rows, TRUST, question).await[0];
     let texts = |name: &str| {
         answer[name].as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect::<Vec<_>>()
@@ -137,7 +138,9 @@ async fn an_event_is_trusted_when_every_domain_was_trusted_at_its_time() {
         event("4 below", WEDNESDAY, &["mail.contoso.example"]),
         event("5 none", WEDNESDAY, &[]),
     ];
-    let question = "SELECT trusted, trust_reason, untrusted_domains, risk_score > 0 AS scored, cardinality(risk_indicators) > 0 AS said, risk_severity = 'NO_RISK_INDICATED' AS safe FROM events ORDER BY event_id";
+    let question = "SELECT trusted, trust_reason, untrusted_domains, risk_score > 0 AS scored, \
+        cardinality(risk_indicators) > 0 AS said, risk_severity = 'NO_RISK_INDICATED' AS safe \
+        FROM events ORDER BY event_id";
     let expected = |trusted: bool, domains: Value| {
         let reason = trusted.then_some("Trusted email recipient");
         json!({"trusted": trusted, "trust_reason": reason, "untrusted_domains": domains, "scored": !trusted,
@@ -223,7 +226,8 @@ async fn volume_is_what_a_sender_sends_on_a_day_to_whom_is_not_trusted() {
     rows.push(event("3", WEDNESDAY, &["contoso.example"]));
     rows.push(event("4", "2026-03-05T12:00:00Z", &["x.example"]));
     let rules = format!(
-        "{TRUST}[large_volume]\nbytes = 30\nfiles = 3\n[[indicator]]\nid = \"v\"\nname = \"V\"\nweight = 7\nwhen = \"bytes_that_day >= large_volume_bytes and files_that_day = large_volume_files\"\n"
+        "{TRUST}[large_volume]\nbytes = 30\nfiles = 3\n[[indicator]]\nid = \"v\"\nname = \"V\"\nweight = 7\n\
+        when = \"bytes_that_day >= large_volume_bytes and files_that_day = large_volume_files\"\n"
     );
     for filter in ["", "WHERE observed_at >= '2026-03-04T11:00:00Z'", "WHERE event_id >= '0'"] {
         let answer =
