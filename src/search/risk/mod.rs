@@ -272,3 +272,6 @@ fn blocks(document: &str) -> Vec<Block<'_>> {
         .map(|((start, section), end)| Block { section: *section, text: &document[*start..end] })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

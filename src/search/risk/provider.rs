@@ -9,7 +9,7 @@
 //!   file_events ── bytes and files of each sender and day ────────┘    three or four columns of the days needed)
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, Schema, SchemaRef, TimeUnit};
@@ -34,6 +34,7 @@ use tokio::sync::OnceCell;
 use super::LakeRules;
 use super::rules::{Helper, Indicator, Rules};
 use super::steps::Step;
+use crate::event::schema::COMMENT;
 
 /// Why an event is trusted, in the replaced product's words.
 const TRUST_REASON: &str = "Trusted email recipient";
@@ -90,6 +91,20 @@ impl Risk {
         }
     }
 
+    /// What it tells, for catalogs.
+    fn description(self) -> &'static str {
+        match self {
+            Self::Score => "Sum of the weights of the risk indicators; 0 for a trusted event.",
+            Self::Severity => "Severity of the score: `CRITICAL`, `HIGH`, `MODERATE`, `LOW` or `NO_RISK_INDICATED`.",
+            Self::Indicators => "Names of the risk indicators that hold, as the rules order them; empty when trusted.",
+            Self::IndicatorIds => "Ids of the risk indicators, in the same order.",
+            Self::IndicatorWeights => "Weights of the risk indicators, in the same order.",
+            Self::Trusted => "Whether it has a recipient domain and each of them was trusted when it was sent.",
+            Self::TrustReason => "`Trusted email recipient` when trusted; null otherwise.",
+            Self::UntrustedDomains => "Recipient domains that were not trusted when it was sent.",
+        }
+    }
+
     /// Whether it depends on the indicators, and not on trust alone.
     fn needs_indicators(self) -> bool {
         match self {
@@ -111,7 +126,10 @@ pub(in crate::search) struct EventsTable {
 /// The table `events` over `file_events`.
 pub(in crate::search) fn events_table(base: Arc<dyn TableProvider>, rules: Arc<LakeRules>) -> Arc<dyn TableProvider> {
     let mut fields = base.schema().fields().to_vec();
-    fields.extend(Risk::ALL.map(|risk| Arc::new(Field::new(risk.name(), risk.kind(), true))));
+    fields.extend(Risk::ALL.map(|risk| {
+        let comment = HashMap::from([(COMMENT.to_owned(), risk.description().to_owned())]);
+        Arc::new(Field::new(risk.name(), risk.kind(), true).with_metadata(comment))
+    }));
     let schema = Arc::new(Schema::new(fields));
     Arc::new(EventsTable { base, rules, in_force: OnceCell::new(), schema })
 }
@@ -210,9 +228,10 @@ impl Pipeline<'_> {
                 Risk::IndicatorIds => Step::Ids(Arc::clone(&labels)).call(flags.clone()),
                 Risk::IndicatorWeights => Step::Weights(Arc::clone(&labels)).call(flags.clone()),
                 Risk::TrustReason => when(ident(Helper::Trusted.name()), lit(TRUST_REASON)).end()?,
-                Risk::Trusted | Risk::UntrustedDomains => return Ok(ident(*name)),
+                Risk::Trusted | Risk::UntrustedDomains => ident(*name),
             };
-            Ok(value.alias(*name))
+            let comment = HashMap::from([(COMMENT.to_owned(), risk.description().to_owned())]);
+            Ok(value.alias_with_metadata(*name, Some(comment.into())))
         });
         plan.project(columns.collect::<PlanResult<Vec<_>>>()?)?.build()
     }
