@@ -354,3 +354,12 @@ pub const RISK_WEIGHT: i64 = 1000;
 
 /// Days that the history of a destination looks back at most: two years.
 pub const RISK_HISTORY_DAYS: u32 = 731;
+
+/// Saved searches of a lake; they are read as one document, of which each takes 1 to 10 KB.
+pub const SAVED_SEARCHES: usize = 1_000;
+
+/// Letters of the notes of a saved search.
+pub const SAVED_SEARCH_NOTES_LETTERS: usize = 2_000;
+
+/// Columns of a saved search; there are fewer terms than that.
+pub const SAVED_SEARCH_COLUMNS: usize = 200;

@@ -9,6 +9,7 @@
 
 mod answer;
 mod bloom;
+pub mod browse;
 mod catalog;
 mod engine;
 mod evidence;

@@ -20,6 +20,7 @@ pub(crate) mod form;
 mod headers;
 mod listen;
 pub(crate) mod problem;
+pub(crate) mod saved;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
