@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(saved.put(wanted("pdfs"), None, "bob", now).await.unwrap_err().code(), Code::Usage);
         let second = saved.put(wanted("PDFS"), Some(first.id), "bob", later).await.unwrap().unwrap();
         assert_eq!((second.created_by.as_str(), second.modified_by.as_str(), second.modified), ("ann", "bob", later));
-        assert_eq!(saved.list().await.unwrap(), [second.clone()]);
+        assert_eq!(saved.list().await.unwrap(), std::slice::from_ref(&second));
         assert_eq!(saved.find(first.id).await.unwrap(), Some(second.clone()));
         assert_eq!(saved.put(wanted("x"), Some(Uuid::new_v4()), "bob", now).await.unwrap(), None);
         assert_eq!(saved.remove(first.id, "ann", later).await.unwrap(), Some(second));
