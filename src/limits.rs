@@ -389,3 +389,12 @@ pub const API_TOTALS: usize = 1_000;
 
 /// Seconds after which a client of the API asks for its bearer token again, as with the replaced product.
 pub const API_TOKEN_SECONDS: u64 = 900;
+
+/// Bytes of one message of Flight SQL on its way in: a statement, or a row of values.
+pub const FLIGHT_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Requests of one connection of Flight SQL that are served at once.
+pub const FLIGHT_REQUESTS_PER_CONNECTION: usize = 64;
+
+/// How often a silent connection of Flight SQL is asked whether it is still there, and how long it may take to answer.
+pub const FLIGHT_KEEPALIVE: Duration = Duration::from_secs(20);

@@ -1,4 +1,4 @@
-//! `waybill serve`: the web console, and the API tokens of programs that ask it.
+//! `waybill serve`: the web console, the ports for programs, and their API tokens.
 
 use std::path::PathBuf;
 
@@ -9,13 +9,13 @@ use super::exit::Exit;
 use super::{Context, output, times};
 use crate::error::{Code, Error, Result};
 use crate::secret::SecretPlace;
-use crate::serve::{ApiToken, Config, Role, SignIn, TlsFiles, Tokens, start};
+use crate::serve::{Addresses, ApiToken, Config, Role, SignIn, TlsFiles, Tokens, start};
 
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    after_help = "Examples:\n  waybill serve --http 127.0.0.1:8080\n  waybill serve --http 0.0.0.0:443 --tls-cert server.pem --tls-key server.key --config serve.toml\n  waybill serve token add --name CI --role viewer\n\nOnce it listens, one JSON line tells where. On a loopback address nobody has to sign in; anything else needs sign-in\nand TLS. See docs/console.md."
+    after_help = "Examples:\n  waybill serve --http 127.0.0.1:8080\n  waybill serve --http 0.0.0.0:443 --tls-cert server.pem --tls-key server.key --config serve.toml\n  waybill serve --flight 127.0.0.1:32010\n  waybill serve token add --name CI --role viewer\n\nOnce it listens, one JSON line tells where. On a loopback address nobody has to sign in; anything else needs sign-in\nand TLS. See docs/console.md."
 )]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -26,9 +26,12 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Args)]
 struct Serve {
-    /// Address of the console; port 0 takes a free one
-    #[arg(long, value_name = "HOST:PORT", required = true)]
+    /// Address of the console and the HTTP API; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT")]
     http: Option<String>,
+    /// Address of Arrow Flight SQL, for ADBC and JDBC drivers
+    #[arg(long, value_name = "HOST:PORT")]
+    flight: Option<String>,
     /// Certificate (PEM), with those between it and its authority
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -124,9 +127,10 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
 }
 
 async fn serve(context: &Context, arguments: Serve) -> Result<Exit> {
-    let address = arguments.http.clone().ok_or_else(|| Error::new(Code::Usage, "give `--http HOST:PORT`"))?;
-    let running = start(context.lake()?, context.clock.clone(), &address, arguments.config()?, &context.who()).await?;
-    output::json(&json!({"http": running.url()}))?;
+    let addresses = Addresses { http: arguments.http.clone(), flight: arguments.flight.clone() };
+    let running =
+        start(context.lake()?, context.clock.clone(), &addresses, arguments.config()?, &context.who()).await?;
+    output::json(running.urls())?;
     output::flush()?;
     context.interrupt.cancelled().await;
     running.stop().await;

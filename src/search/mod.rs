@@ -19,10 +19,12 @@ mod guard;
 pub mod query;
 mod risk;
 mod scan;
+mod statement;
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{
     CatalogProvider as _, CatalogProviderList as _, MemoryCatalogProvider, MemoryCatalogProviderList,
 };
@@ -30,7 +32,7 @@ use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{LogicalPlan, lit};
+use datafusion::logical_expr::{LogicalPlan, TableType, lit};
 use datafusion::prelude::{SessionContext, col};
 use tokio::sync::Semaphore;
 
@@ -42,6 +44,7 @@ pub use self::engine::{Asker, Engine, Surface};
 use self::evidence::{Evidence, Open};
 use self::query::{Query, Selection};
 pub use self::risk::{RiskRules, Trusted};
+pub use self::statement::Statement;
 use crate::clock::Time;
 use crate::error::{Code, Error, Result};
 use crate::event::schema::TableName;
@@ -62,6 +65,23 @@ struct Somebody {
     places: Arc<Semaphore>,
 }
 
+/// The catalog of every session.
+pub const CATALOG: &str = "waybill";
+
+/// Its schema.
+pub const SCHEMA: &str = "public";
+
+/// A table or view as catalogs show it.
+#[derive(Clone, Debug)]
+pub struct TableShown {
+    /// Its name.
+    pub name: String,
+    /// Whether it is made of others.
+    pub is_view: bool,
+    /// Its columns; the metadata [`COMMENT`](crate::event::schema::COMMENT) describes each.
+    pub schema: SchemaRef,
+}
+
 impl Search {
     /// Opens a lake for Waybill's own looks, which are bounded by their nature and of which nothing is recorded.
     ///
@@ -77,9 +97,9 @@ impl Search {
     fn new(state: &SessionState, runtime: &RuntimeEnv, tables: Arc<Tables>, policy: Arc<Policy>) -> Result<Self> {
         let failed = |error| query_error(error, Code::Internal);
         let catalog = MemoryCatalogProvider::new();
-        catalog.register_schema("public", Arc::new(LakeSchema::new(tables, policy))).map_err(failed)?;
+        catalog.register_schema(SCHEMA, Arc::new(LakeSchema::new(tables, policy))).map_err(failed)?;
         let catalogs = MemoryCatalogProviderList::new();
-        catalogs.register_catalog("waybill".to_owned(), Arc::new(catalog));
+        catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
         let state = SessionStateBuilder::new_from_existing(state.clone())
             .with_catalog_list(Arc::new(catalogs))
             .with_runtime_env(engine::runtime_of_one(runtime)?)
@@ -170,6 +190,25 @@ impl Search {
     pub async fn sql(&self, statement: &str) -> Result<Answer> {
         let plan = self.plan(statement).await?;
         self.answer(plan, statement).await
+    }
+
+    /// Every table and view, by name, with whether it is a view and its columns with their descriptions.
+    ///
+    /// # Errors
+    /// `lake-unavailable`, `lake-damaged`.
+    pub async fn tables(&self) -> Result<Vec<TableShown>> {
+        let schema = self.context.catalog(CATALOG).and_then(|catalog| catalog.schema(SCHEMA));
+        let mut tables = Vec::new();
+        let Some(schema) = schema else { return Ok(tables) };
+        let mut names = schema.table_names();
+        names.sort_unstable();
+        for name in names {
+            let table = schema.table(&name).await.map_err(|error| query_error(error, Code::LakeUnavailable))?;
+            let Some(table) = table else { continue };
+            let is_view = table.table_type() == TableType::View;
+            tables.push(TableShown { name, is_view, schema: table.schema() });
+        }
+        Ok(tables)
     }
 
     /// A table or view, to ask by expressions.

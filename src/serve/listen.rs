@@ -29,11 +29,11 @@ use crate::limits;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) SocketAddr);
 
-/// Reads a certificate and its key.
+/// Reads a certificate and its key, for a protocol by its name in ALPN.
 ///
 /// # Errors
 /// `configuration`.
-pub(super) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor> {
+pub(super) fn acceptor(files: &TlsFiles, protocol: &str) -> Result<TlsAcceptor> {
     let doing = |path: &std::path::Path| format!("cannot use `{}` for TLS", path.display());
     let certificates = CertificateDer::pem_file_iter(&files.certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -48,7 +48,7 @@ pub(super) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor> {
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(certificates, key))
         .or_error(Code::Configuration, doing(&files.certificate))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 

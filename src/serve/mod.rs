@@ -1,4 +1,5 @@
-//! `waybill serve`: the web console for people with a browser, and the HTTP API for programs with a token.
+//! `waybill serve`: the web console for people with a browser, and for programs with a token the HTTP API (`api`) and
+//! Arrow Flight SQL (`flight`).
 //!
 //! ```text
 //!   listen ─▶ headers ─▶ problem ─▶ time limit ─▶ auth: who asks ─▶ auth: from where ─▶ a page of the console
@@ -17,6 +18,7 @@ mod api;
 pub(crate) mod auth;
 mod config;
 pub(crate) mod console;
+mod flight;
 pub(crate) mod form;
 mod headers;
 mod listen;
@@ -76,60 +78,125 @@ pub(crate) type Shared = Arc<Server>;
 
 /// A server that listens; stop it, or its connections end in the middle of an answer.
 pub struct Running {
-    url: String,
+    urls: Urls,
     stop: CancellationToken,
-    listening: JoinHandle<()>,
+    listening: Vec<JoinHandle<()>>,
     engine: Engine,
 }
 
+/// Where a server listens.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Urls {
+    /// The console and the HTTP API: `http://127.0.0.1:8080`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
+    /// Arrow Flight SQL: `grpc://127.0.0.1:32010`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flight: Option<String>,
+}
+
 impl Running {
-    /// Where it listens: `http://127.0.0.1:8080`.
-    pub fn url(&self) -> &str {
-        &self.url
+    /// Where it listens.
+    pub fn urls(&self) -> &Urls {
+        &self.urls
     }
 
     /// Stops listening and lets the requests under way end.
     pub async fn stop(self) {
         self.stop.cancel();
-        // The task ends by itself; one that failed has nothing left to stop.
-        drop(self.listening.await);
+        for listening in self.listening {
+            // The task ends by itself; one that failed has nothing left to stop.
+            drop(listening.await);
+        }
         if let Err(error) = self.engine.close().await {
             tracing::error!(code = %error.code(), %error, "the last searches could not be recorded in the lake");
         }
     }
 }
 
-/// Starts to serve a lake at `address`; it answers as soon as this returns. `operator` is who changes things when nobody
-/// has to sign in.
+/// Where to listen, each as `host:port`; port 0 takes a free one.
+#[derive(Clone, Debug, Default)]
+pub struct Addresses {
+    /// The console and the HTTP API.
+    pub http: Option<String>,
+    /// Arrow Flight SQL.
+    pub flight: Option<String>,
+}
+
+/// A port that is listened on.
+struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Bound {
+    async fn at(address: &str) -> Result<Self> {
+        let doing = || format!("cannot listen on `{address}`");
+        let resolved: Vec<SocketAddr> =
+            tokio::net::lookup_host(address).await.or_error(Code::Configuration, doing())?.collect();
+        let first = *resolved.first().ok_or_else(|| Error::new(Code::Configuration, doing()))?;
+        let listener = TcpListener::bind(first).await.or_error(Code::Configuration, doing())?;
+        let address = listener.local_addr().or_error(Code::Configuration, doing())?;
+        Ok(Self { listener, address })
+    }
+
+    /// Binds where it is wanted.
+    async fn wanted(address: Option<&String>) -> Result<Option<Self>> {
+        match address {
+            Some(address) => Self::at(address).await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Starts to serve a lake; it answers as soon as this returns. `operator` is who changes things when nobody has to sign
+/// in.
 ///
 /// # Errors
-/// `configuration` when the address cannot be listened on, the certificate cannot be used, or the lake would be open to
-/// a network without sign-in or encryption.
-pub async fn start(lake: Lake, clock: Clock, address: &str, config: Config, operator: &str) -> Result<Running> {
-    let doing = || format!("cannot listen on `{address}`");
-    let resolved: Vec<SocketAddr> =
-        tokio::net::lookup_host(address).await.or_error(Code::Configuration, doing())?.collect();
-    let first = *resolved.first().ok_or_else(|| Error::new(Code::Configuration, doing()))?;
-    let site = Site::new(first, &config)?;
+/// `usage` without any address; `configuration` when one cannot be listened on, the certificate cannot be used, or the lake
+/// would be open to a network without sign-in or encryption.
+pub async fn start(lake: Lake, clock: Clock, addresses: &Addresses, config: Config, operator: &str) -> Result<Running> {
+    let http = Bound::wanted(addresses.http.as_ref()).await?;
+    let flight = Bound::wanted(addresses.flight.as_ref()).await?;
+    let ports: Vec<SocketAddr> = [&http, &flight].into_iter().flatten().map(|bound| bound.address).collect();
+    // Every port must be fit for who reaches it; the first decides what the pages say of themselves.
+    let sites = ports.iter().map(|port| Site::new(*port, &config)).collect::<Result<Vec<_>>>()?;
+    let is_local = sites.iter().all(Site::is_local);
+    let site = sites.into_iter().next().ok_or_else(|| {
+        Error::new(Code::Usage, "give at least one address: `--http HOST:PORT` or `--flight HOST:PORT`")
+    })?;
     let has_tokens = !Tokens::of(&lake).list().await?.is_empty();
     let auth = Auth::new(&site, &config, has_tokens, operator, Http::new()?, clock.clone())?;
-    let acceptor = config.tls.as_ref().map(listen::acceptor).transpose()?;
-    let listener = TcpListener::bind(first).await.or_error(Code::Configuration, doing())?;
-    let bound = listener.local_addr().or_error(Code::Configuration, doing())?;
-    let url = format!("{}://{bound}", if acceptor.is_some() { "https" } else { "http" });
+    if !is_local && auth.admits_anybody() && !has_tokens {
+        return Err(Error::new(Code::Configuration, "a port that a network reaches needs an API token for programs"));
+    }
+    let acceptor = |protocol| config.tls.as_ref().map(|files| listen::acceptor(files, protocol)).transpose();
+    let (http_tls, flight_tls) = (acceptor("http/1.1")?, acceptor("h2")?);
     let engine = Engine::new(lake.clone(), clock.clone())?;
-    let (consents, totals, policies, endpoints) =
-        (Default::default(), Default::default(), config.policies, config.endpoints);
-    let server =
-        Arc::new(Server { lake, clock, site, consents, engine: engine.clone(), totals, policies, endpoints, auth });
+    let server = Arc::new(Server {
+        lake,
+        clock,
+        site,
+        consents: Default::default(),
+        engine: engine.clone(),
+        totals: Default::default(),
+        policies: config.policies,
+        endpoints: config.endpoints,
+        auth,
+    });
     let stop = CancellationToken::new();
-    let listening = tokio::spawn(listen::listen(
-        listener,
-        acceptor,
-        router(server, console::routes().merge(api::routes())),
-        stop.clone(),
-    ));
-    Ok(Running { url, stop, listening, engine })
+    let mut running = Running { urls: Urls::default(), stop: stop.clone(), listening: Vec::new(), engine };
+    if let Some(Bound { listener, address }) = http {
+        running.urls.http = Some(format!("http{}://{address}", if http_tls.is_some() { "s" } else { "" }));
+        let router = router(Arc::clone(&server), console::routes().merge(api::routes()));
+        running.listening.push(tokio::spawn(listen::listen(listener, http_tls, router, stop.clone())));
+    }
+    if let Some(Bound { listener, address }) = flight {
+        running.urls.flight = Some(format!("grpc{}://{address}", if flight_tls.is_some() { "+tls" } else { "" }));
+        let is_local = address.ip().is_loopback() && !config.behind_proxy;
+        running.listening.push(tokio::spawn(flight::serve(listener, flight_tls, server, is_local, stop)));
+    }
+    Ok(running)
 }
 
 fn router(server: Shared, pages: Router<Shared>) -> Router {

@@ -24,3 +24,10 @@ fn the_replaced_products_own_client_searches_pages_groups_and_resumes() {
         python("incydr_client.py", &[]);
     }
 }
+
+#[test]
+fn adbc_asks_over_flight_sql_and_nobody_asks_what_they_may_not() {
+    if !is_offline() {
+        python("flight.py", &[]);
+    }
+}

@@ -13,6 +13,7 @@ mod oidc;
 mod session;
 pub(crate) mod token;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -24,7 +25,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
 use maud::html;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
@@ -231,6 +233,11 @@ impl Auth {
         })
     }
 
+    /// Whether whoever is at this machine needs no sign-in.
+    pub(super) fn admits_anybody(&self) -> bool {
+        self.local.is_some()
+    }
+
     fn set_cookie(&self, name: &str, value: &str) -> Result<HeaderValue> {
         let secure = if self.is_secure { "; Secure" } else { "" };
         let end = if value.is_empty() { "; Max-Age=0" } else { "" };
@@ -238,6 +245,12 @@ impl Auth {
             .map_err(|_| Error::new(Code::Internal, "a cookie cannot be written"))
     }
 }
+
+/// Base64 with or without its padding, which Go's Flight clients leave out.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// What a program presents: an API token, perhaps with its name.
 #[derive(Debug)]
@@ -259,12 +272,13 @@ impl Credentials {
         if !scheme.eq_ignore_ascii_case("basic") {
             return None;
         }
-        let text = String::from_utf8(STANDARD.decode(presented).ok()?).ok()?;
+        let text = String::from_utf8(BASE64.decode(presented).ok()?).ok()?;
         let (name, token) = text.split_once(':')?;
         Some(Self::Named(name.to_owned(), Secret::new(token.to_owned())))
     }
 
-    fn token(&self) -> &str {
+    /// The token's text.
+    pub(crate) fn token(&self) -> &str {
         let (Self::Bearer(token) | Self::Named(_, token)) = self;
         token.expose()
     }
@@ -306,6 +320,20 @@ impl Server {
         });
         let origin = self.check_source(method, headers, viewer.as_ref())?;
         Ok((viewer, origin))
+    }
+
+    /// Whoever asks by a protocol that has no pages: an API token, or whoever is at this machine when the port is only for
+    /// it.
+    ///
+    /// # Errors
+    /// `not-signed-in`; `lake-unavailable`, `lake-damaged`.
+    pub(super) async fn program(&self, headers: &HeaderMap, address: Option<IpAddr>, is_local: bool) -> Result<Viewer> {
+        let viewer = self.viewer(headers).await?;
+        let viewer = viewer.filter(|viewer| viewer.via == Via::Token || (viewer.via == Via::Local && is_local));
+        let viewer = viewer.ok_or_else(|| Error::new(Code::NotSignedIn, "this needs an API token"))?;
+        let (address, policy) =
+            (address.map(|address| address.to_string()), self.policies.of(&viewer.who, viewer.role));
+        Ok(Viewer { address, policy, ..viewer })
     }
 
     /// Whoever sent these headers; nothing when they do not say.

@@ -1,0 +1,91 @@
+//! Statements that are prepared first and answered later, with values for their parameters: `$1`, `$2`.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::logical_expr::LogicalPlan;
+
+use super::{Answer, Search, query_error};
+use crate::error::{Code, Error, Result};
+
+/// A query that was planned and judged, and waits for its values.
+#[derive(Clone, Debug)]
+pub struct Statement {
+    plan: LogicalPlan,
+    text: String,
+}
+
+impl Search {
+    /// Plans one query that is asked later.
+    ///
+    /// # Errors
+    /// Like [`Search::plan`].
+    pub async fn prepare(&self, text: &str) -> Result<Statement> {
+        Ok(Statement { plan: self.plan(text).await?, text: text.to_owned() })
+    }
+
+    /// Asks what was prepared.
+    ///
+    /// # Errors
+    /// Like [`Search::answer`].
+    pub async fn ask(&self, statement: Statement) -> Result<Answer> {
+        self.answer(statement.plan, &statement.text).await
+    }
+}
+
+impl Statement {
+    /// The columns of its answer.
+    pub fn schema(&self) -> SchemaRef {
+        SchemaRef::clone(self.plan.schema().inner())
+    }
+
+    /// Its parameters in their order, with the type that the statement wants; text where it wants none in particular.
+    ///
+    /// # Errors
+    /// `query-invalid` when one is wanted as two types, or the names are not `$1`, `$2` and so on.
+    pub fn parameters(&self) -> Result<SchemaRef> {
+        let types = self.plan.get_parameter_types().map_err(|error| query_error(error, Code::QueryInvalid))?;
+        let mut fields = Vec::new();
+        for number in 1..=types.len() {
+            let name = format!("${number}");
+            let kind = types.get(&name).ok_or_else(|| {
+                Error::new(
+                    Code::QueryInvalid,
+                    format!("parameters are called $1 to ${}; `{name}` is missing", types.len()),
+                )
+            })?;
+            fields.push(Field::new(name, kind.clone().unwrap_or(DataType::Utf8), true));
+        }
+        Ok(Schema::new(fields).into())
+    }
+
+    /// The same with values for its parameters: the columns of one row.
+    ///
+    /// # Errors
+    /// `query-invalid` when there are fewer or more than parameters, or one has a type that does not fit.
+    pub fn bind(self, values: &RecordBatch) -> Result<Self> {
+        let wrong = |what: String| Error::new(Code::QueryInvalid, what);
+        if values.num_rows() != 1 {
+            return Err(wrong(format!("a statement is asked with one row of values, not with {}", values.num_rows())));
+        }
+        let parameters = self.parameters()?;
+        if parameters.fields().len() != values.num_columns() {
+            let (wanted, given) = (parameters.fields().len(), values.num_columns());
+            return Err(wrong(format!("the statement has {wanted} parameters, and {given} values were given")));
+        }
+        let invalid = |error| query_error(error, Code::QueryInvalid);
+        let cast = parameters.fields().iter().zip(values.columns()).map(|(field, column)| {
+            ScalarValue::try_from_array(column, 0).and_then(|value| value.cast_to(field.data_type())).map_err(invalid)
+        });
+        let scalars = cast.collect::<Result<Vec<_>>>()?;
+        let shown: Vec<String> = scalars.iter().map(ToString::to_string).collect();
+        let plan = self.plan.with_param_values(ParamValues::from(scalars)).map_err(invalid)?;
+        // The record of searches has the values too.
+        Ok(Self { plan, text: format!("{} -- values: {}", self.text, shown.join(", ")) })
+    }
+
+    /// What it asks, as the record of searches has it.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
