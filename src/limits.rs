@@ -398,3 +398,12 @@ pub const FLIGHT_REQUESTS_PER_CONNECTION: usize = 64;
 
 /// How often a silent connection of Flight SQL is asked whether it is still there, and how long it may take to answer.
 pub const FLIGHT_KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// Connections of the Postgres wire protocol; a BI tool holds some open for each of its users. An idle one takes about 1 MB.
+pub const POSTGRES_CONNECTIONS: usize = 200;
+
+/// How long a listener waits that could not accept a connection.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Parameters of one statement: what the wire protocol can count.
+pub const STATEMENT_PARAMETERS: usize = 65_535;

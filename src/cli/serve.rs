@@ -15,7 +15,7 @@ use crate::serve::{Addresses, ApiToken, Config, Role, SignIn, TlsFiles, Tokens, 
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    after_help = "Examples:\n  waybill serve --http 127.0.0.1:8080\n  waybill serve --http 0.0.0.0:443 --tls-cert server.pem --tls-key server.key --config serve.toml\n  waybill serve --flight 127.0.0.1:32010\n  waybill serve token add --name CI --role viewer\n\nOnce it listens, one JSON line tells where. On a loopback address nobody has to sign in; anything else needs sign-in\nand TLS. See docs/console.md."
+    after_help = "Examples:\n  waybill serve --http 127.0.0.1:8080\n  waybill serve --http 0.0.0.0:443 --tls-cert server.pem --tls-key server.key --config serve.toml\n  waybill serve --postgres 127.0.0.1:5432 --flight 127.0.0.1:32010\n  waybill serve token add --name CI --role viewer\n\nOnce it listens, one JSON line tells where. On a loopback address nobody has to sign in; anything else needs sign-in\nand TLS. See docs/console.md."
 )]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -29,6 +29,9 @@ struct Serve {
     /// Address of the console and the HTTP API; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT")]
     http: Option<String>,
+    /// Address of the Postgres wire protocol, for psql, drivers and BI tools
+    #[arg(long, value_name = "HOST:PORT")]
+    postgres: Option<String>,
     /// Address of Arrow Flight SQL, for ADBC and JDBC drivers
     #[arg(long, value_name = "HOST:PORT")]
     flight: Option<String>,
@@ -127,7 +130,11 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
 }
 
 async fn serve(context: &Context, arguments: Serve) -> Result<Exit> {
-    let addresses = Addresses { http: arguments.http.clone(), flight: arguments.flight.clone() };
+    let addresses = Addresses {
+        http: arguments.http.clone(),
+        flight: arguments.flight.clone(),
+        postgres: arguments.postgres.clone(),
+    };
     let running =
         start(context.lake()?, context.clock.clone(), &addresses, arguments.config()?, &context.who()).await?;
     output::json(running.urls())?;

@@ -15,7 +15,7 @@ use crate::limits;
 ///
 /// # Errors
 /// `query-refused`.
-pub(super) fn check_text(statement: &str) -> Result<()> {
+pub fn check_text(statement: &str) -> Result<()> {
     let refused = |what: &str, is: usize, most: usize| {
         Err(Error::new(Code::QueryRefused, format!("the statement has {is} {what}, and {most} are the most")))
     };

@@ -16,6 +16,7 @@ mod engine;
 mod evidence;
 mod functions;
 mod guard;
+mod postgres;
 pub mod query;
 mod risk;
 mod scan;
@@ -42,18 +43,21 @@ pub use self::catalog::Policy;
 use self::catalog::{LakeSchema, Tables};
 pub use self::engine::{Asker, Engine, Surface};
 use self::evidence::{Evidence, Open};
+pub use self::guard::check_text as check_statement;
 use self::query::{Query, Selection};
 pub use self::risk::{RiskRules, Trusted};
 pub use self::statement::Statement;
 use crate::clock::Time;
 use crate::error::{Code, Error, Result};
-use crate::event::schema::TableName;
+use crate::event::schema::{COMMENT, TableName};
 use crate::lake::Lake;
 use crate::limits;
 
 /// A lake open for questions: each table at the version that it had when a question first named it.
 pub struct Search {
     context: SessionContext,
+    tables: Arc<Tables>,
+    policy: Arc<Policy>,
     somebody: Option<Somebody>,
 }
 
@@ -78,6 +82,8 @@ pub struct TableShown {
     pub name: String,
     /// Whether it is made of others.
     pub is_view: bool,
+    /// What its rows are.
+    pub description: Option<String>,
     /// Its columns; the metadata [`COMMENT`](crate::event::schema::COMMENT) describes each.
     pub schema: SchemaRef,
 }
@@ -97,14 +103,26 @@ impl Search {
     fn new(state: &SessionState, runtime: &RuntimeEnv, tables: Arc<Tables>, policy: Arc<Policy>) -> Result<Self> {
         let failed = |error| query_error(error, Code::Internal);
         let catalog = MemoryCatalogProvider::new();
-        catalog.register_schema(SCHEMA, Arc::new(LakeSchema::new(tables, policy))).map_err(failed)?;
+        let schema = LakeSchema::new(Arc::clone(&tables), Arc::clone(&policy));
+        catalog.register_schema(SCHEMA, Arc::new(schema)).map_err(failed)?;
         let catalogs = MemoryCatalogProviderList::new();
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
         let state = SessionStateBuilder::new_from_existing(state.clone())
             .with_catalog_list(Arc::new(catalogs))
             .with_runtime_env(engine::runtime_of_one(runtime)?)
             .build();
-        Ok(Self { context: SessionContext::new_with_state(state), somebody: None })
+        Ok(Self { context: SessionContext::new_with_state(state), tables, policy, somebody: None })
+    }
+
+    /// Lets the next question see the tables at their newest versions, for sessions that last.
+    ///
+    /// # Errors
+    /// `internal`; none is known.
+    pub fn refresh(&self) -> Result<()> {
+        let schema = Arc::new(LakeSchema::new(Arc::clone(&self.tables), Arc::clone(&self.policy)));
+        let catalog = self.context.catalog(CATALOG);
+        let registered = catalog.map(|catalog| catalog.register_schema(SCHEMA, schema)).transpose();
+        registered.map(drop).map_err(|error| query_error(error, Code::Internal))
     }
 
     fn for_somebody(mut self, asker: Asker, bounds: Bounds, evidence: Arc<Evidence>, places: Arc<Semaphore>) -> Self {
@@ -123,9 +141,13 @@ impl Search {
     /// # Errors
     /// `query-invalid` when it cannot be planned, `query-refused` when it is no query; both are recorded.
     pub async fn plan(&self, statement: &str) -> Result<LogicalPlan> {
+        self.plan_as(statement, statement).await
+    }
+
+    async fn plan_as(&self, statement: &str, recorded: &str) -> Result<LogicalPlan> {
         let plan = self.plan_unrecorded(statement).await;
         if let Err(error) = &plan
-            && let Some(mut open) = self.record(statement)
+            && let Some(mut open) = self.record(recorded)
         {
             open.failed(error);
         }
@@ -206,7 +228,12 @@ impl Search {
             let table = schema.table(&name).await.map_err(|error| query_error(error, Code::LakeUnavailable))?;
             let Some(table) = table else { continue };
             let is_view = table.table_type() == TableType::View;
-            tables.push(TableShown { name, is_view, schema: table.schema() });
+            let own = TableName::ALL.into_iter().find(|table| table.as_str() == name);
+            let description = match own {
+                Some(own) => Some(crate::event::schema::table(own).description.clone()),
+                None => table.schema().metadata().get(COMMENT).cloned(),
+            };
+            tables.push(TableShown { name, is_view, description, schema: table.schema() });
         }
         Ok(tables)
     }

@@ -24,6 +24,15 @@ impl Search {
         Ok(Statement { plan: self.plan(text).await?, text: text.to_owned() })
     }
 
+    /// Plans one query in another wording than the one that the record of searches has.
+    ///
+    /// # Errors
+    /// Like [`Search::plan`].
+    pub async fn prepare_as(&self, text: &str, recorded: &str) -> Result<Statement> {
+        let plan = self.plan_as(text, recorded).await?;
+        Ok(Statement { plan, text: recorded.to_owned() })
+    }
+
     /// Asks what was prepared.
     ///
     /// # Errors
@@ -77,9 +86,22 @@ impl Statement {
         let cast = parameters.fields().iter().zip(values.columns()).map(|(field, column)| {
             ScalarValue::try_from_array(column, 0).and_then(|value| value.cast_to(field.data_type())).map_err(invalid)
         });
-        let scalars = cast.collect::<Result<Vec<_>>>()?;
-        let shown: Vec<String> = scalars.iter().map(ToString::to_string).collect();
-        let plan = self.plan.with_param_values(ParamValues::from(scalars)).map_err(invalid)?;
+        self.bind_values(ParamValues::from(cast.collect::<Result<Vec<_>>>()?))
+    }
+
+    /// The same with values that have the types of its parameters.
+    ///
+    /// # Errors
+    /// `query-invalid` when they do not fit.
+    pub fn bind_values(self, values: ParamValues) -> Result<Self> {
+        let shown: Vec<String> = match &values {
+            ParamValues::List(values) => values.iter().map(|value| value.value.to_string()).collect(),
+            ParamValues::Map(values) => values.iter().map(|(name, value)| format!("{name}={}", value.value)).collect(),
+        };
+        let plan = self.plan.with_param_values(values).map_err(|error| query_error(error, Code::QueryInvalid))?;
+        if shown.is_empty() {
+            return Ok(Self { plan, text: self.text });
+        }
         // The record of searches has the values too.
         Ok(Self { plan, text: format!("{} -- values: {}", self.text, shown.join(", ")) })
     }

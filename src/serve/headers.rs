@@ -68,6 +68,11 @@ impl Site {
         self.is_secure
     }
 
+    /// Whether a proxy in front speaks TLS.
+    pub(crate) fn is_behind_proxy(&self) -> bool {
+        self.is_secure && !self.is_tls
+    }
+
     /// Whether it is known how browsers reach it from elsewhere.
     pub(crate) fn is_public(&self) -> bool {
         self.public.is_some()

@@ -1,5 +1,5 @@
 //! `waybill serve`: the web console for people with a browser, and for programs with a token the HTTP API (`api`) and
-//! Arrow Flight SQL (`flight`).
+//! Arrow Flight SQL (`flight`) and the Postgres wire protocol (`postgres`).
 //!
 //! ```text
 //!   listen ─▶ headers ─▶ problem ─▶ time limit ─▶ auth: who asks ─▶ auth: from where ─▶ a page of the console
@@ -22,6 +22,7 @@ mod flight;
 pub(crate) mod form;
 mod headers;
 mod listen;
+mod postgres;
 pub(crate) mod problem;
 pub(crate) mod saved;
 
@@ -45,6 +46,7 @@ pub use self::auth::Role;
 pub use self::auth::token::{ApiToken, Tokens};
 pub use self::config::{Config, Names, Policies, Roles, SignIn, TlsFiles};
 use self::headers::Site;
+pub use self::postgres::Verifier;
 use self::problem::Problem;
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result, ResultExt};
@@ -93,6 +95,9 @@ pub struct Urls {
     /// Arrow Flight SQL: `grpc://127.0.0.1:32010`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flight: Option<String>,
+    /// The Postgres wire protocol: `postgresql://127.0.0.1:5432/waybill`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<String>,
 }
 
 impl Running {
@@ -121,6 +126,8 @@ pub struct Addresses {
     pub http: Option<String>,
     /// Arrow Flight SQL.
     pub flight: Option<String>,
+    /// The Postgres wire protocol.
+    pub postgres: Option<String>,
 }
 
 /// A port that is listened on.
@@ -158,12 +165,13 @@ impl Bound {
 pub async fn start(lake: Lake, clock: Clock, addresses: &Addresses, config: Config, operator: &str) -> Result<Running> {
     let http = Bound::wanted(addresses.http.as_ref()).await?;
     let flight = Bound::wanted(addresses.flight.as_ref()).await?;
-    let ports: Vec<SocketAddr> = [&http, &flight].into_iter().flatten().map(|bound| bound.address).collect();
+    let postgres = Bound::wanted(addresses.postgres.as_ref()).await?;
+    let ports: Vec<SocketAddr> = [&http, &flight, &postgres].into_iter().flatten().map(|bound| bound.address).collect();
     // Every port must be fit for who reaches it; the first decides what the pages say of themselves.
     let sites = ports.iter().map(|port| Site::new(*port, &config)).collect::<Result<Vec<_>>>()?;
     let is_local = sites.iter().all(Site::is_local);
     let site = sites.into_iter().next().ok_or_else(|| {
-        Error::new(Code::Usage, "give at least one address: `--http HOST:PORT` or `--flight HOST:PORT`")
+        Error::new(Code::Usage, "give at least one address: `--http`, `--postgres` or `--flight` with HOST:PORT")
     })?;
     let has_tokens = !Tokens::of(&lake).list().await?.is_empty();
     let auth = Auth::new(&site, &config, has_tokens, operator, Http::new()?, clock.clone())?;
@@ -171,7 +179,7 @@ pub async fn start(lake: Lake, clock: Clock, addresses: &Addresses, config: Conf
         return Err(Error::new(Code::Configuration, "a port that a network reaches needs an API token for programs"));
     }
     let acceptor = |protocol| config.tls.as_ref().map(|files| listen::acceptor(files, protocol)).transpose();
-    let (http_tls, flight_tls) = (acceptor("http/1.1")?, acceptor("h2")?);
+    let (http_tls, flight_tls, postgres_tls) = (acceptor("http/1.1")?, acceptor("h2")?, acceptor("postgresql")?);
     let engine = Engine::new(lake.clone(), clock.clone())?;
     let server = Arc::new(Server {
         lake,
@@ -185,6 +193,7 @@ pub async fn start(lake: Lake, clock: Clock, addresses: &Addresses, config: Conf
         auth,
     });
     let stop = CancellationToken::new();
+    let is_own = |address: SocketAddr| address.ip().is_loopback() && !config.behind_proxy;
     let mut running = Running { urls: Urls::default(), stop: stop.clone(), listening: Vec::new(), engine };
     if let Some(Bound { listener, address }) = http {
         running.urls.http = Some(format!("http{}://{address}", if http_tls.is_some() { "s" } else { "" }));
@@ -193,8 +202,13 @@ pub async fn start(lake: Lake, clock: Clock, addresses: &Addresses, config: Conf
     }
     if let Some(Bound { listener, address }) = flight {
         running.urls.flight = Some(format!("grpc{}://{address}", if flight_tls.is_some() { "+tls" } else { "" }));
-        let is_local = address.ip().is_loopback() && !config.behind_proxy;
-        running.listening.push(tokio::spawn(flight::serve(listener, flight_tls, server, is_local, stop)));
+        let flight = flight::serve(listener, flight_tls, Arc::clone(&server), is_own(address), stop.clone());
+        running.listening.push(tokio::spawn(flight));
+    }
+    if let Some(Bound { listener, address }) = postgres {
+        running.urls.postgres = Some(format!("postgresql://{address}/{}", crate::search::CATALOG));
+        let postgres = postgres::serve(listener, postgres_tls, server, is_own(address), stop);
+        running.listening.push(tokio::spawn(postgres));
     }
     Ok(running)
 }

@@ -336,6 +336,24 @@ impl Server {
         Ok(Viewer { address, policy, ..viewer })
     }
 
+    /// The API token of that name, unless it has expired. Who says the name has shown nothing yet.
+    ///
+    /// # Errors
+    /// `lake-unavailable`, `lake-damaged`.
+    pub(super) async fn token_named(&self, name: &str) -> Result<Option<ApiToken>> {
+        Tokens::of(&self.lake).named(name, self.clock.now()).await
+    }
+
+    /// Whoever has shown that they have a token.
+    ///
+    /// # Errors
+    /// `internal` when the machine has no randomness to give.
+    pub(super) fn holder(&self, token: &ApiToken, address: Option<IpAddr>) -> Result<Viewer> {
+        let who = format!("token:{}", token.name);
+        let (address, policy) = (address.map(|address| address.to_string()), self.policies.of(&who, token.role));
+        Ok(Viewer { who, role: token.role, via: Via::Token, address, policy, form_token: random_text()? })
+    }
+
     /// Whoever sent these headers; nothing when they do not say.
     async fn viewer(&self, headers: &HeaderMap) -> Result<Option<Viewer>> {
         if let Some(header) = headers.get(AUTHORIZATION) {

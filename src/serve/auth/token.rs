@@ -16,6 +16,7 @@ use crate::event::{Action, Change};
 use crate::lake::{Lake, Versioned};
 use crate::limits;
 use crate::secret::Secret;
+use crate::serve::postgres::Verifier;
 
 /// How every token begins, so that scanners for leaked secrets can find one.
 const PREFIX: &str = "wb_";
@@ -35,6 +36,10 @@ pub struct ApiToken {
     pub created_by: String,
     /// From when on it is not good any more.
     pub expires: Time,
+    /// What tells by SCRAM whether somebody has it, without being enough to say so oneself. Tokens of an older Waybill lack
+    /// it.
+    #[serde(default)]
+    pub scram: Option<Verifier>,
 }
 
 impl ApiToken {
@@ -91,7 +96,8 @@ impl<'a> Tokens<'a> {
         let text = Secret::new(format!("{PREFIX}{}", random_text()?.expose()));
         let detail = format!("API token `{name}` with the role `{role}`");
         let sha256 = hash(text.expose());
-        document.tokens.push(ApiToken { name, role, sha256, created: now, created_by: by.to_owned(), expires });
+        let scram = Some(Verifier::of(text.expose())?);
+        document.tokens.push(ApiToken { name, role, sha256, created: now, created_by: by.to_owned(), expires, scram });
         self.write(document, version.as_ref(), Action::TokenAdded, by, now, detail).await?;
         Ok(text)
     }
@@ -123,6 +129,15 @@ impl<'a> Tokens<'a> {
         let tokens = self.read().await?.0.tokens;
         let is_same = |token: &ApiToken| bool::from(token.sha256.as_bytes().ct_eq(presented.as_bytes()));
         Ok(tokens.into_iter().find(|token| is_same(token) && now < token.expires))
+    }
+
+    /// The token of that name, unless it has expired; who says the name has not shown that they have it.
+    ///
+    /// # Errors
+    /// `lake-unavailable`, `lake-damaged`.
+    pub(crate) async fn named(&self, name: &str, now: Time) -> Result<Option<ApiToken>> {
+        let tokens = self.read().await?.0.tokens;
+        Ok(tokens.into_iter().find(|token| token.is_called(name) && now < token.expires))
     }
 
     async fn read(&self) -> Result<(Document, Option<Versioned>)> {
