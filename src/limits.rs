@@ -405,5 +405,8 @@ pub const POSTGRES_CONNECTIONS: usize = 200;
 /// How long a listener waits that could not accept a connection.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Parameters of one statement: what the wire protocol can count.
+/// How often it is looked whether a client of the Postgres protocol, who has sent something more, is still there.
+pub const POSTGRES_WATCHED_EVERY: Duration = Duration::from_secs(1);
+
+/// Parameters of one statement: as many as the Postgres protocol can count.
 pub const STATEMENT_PARAMETERS: usize = 65_535;

@@ -44,6 +44,7 @@ use self::catalog::{LakeSchema, Tables};
 pub use self::engine::{Asker, Engine, Surface};
 use self::evidence::{Evidence, Open};
 pub use self::guard::check_text as check_statement;
+pub use self::postgres::{POSTGRES_SETTINGS, POSTGRES_VERSION};
 use self::query::{Query, Selection};
 pub use self::risk::{RiskRules, Trusted};
 pub use self::statement::Statement;

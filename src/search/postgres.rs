@@ -11,6 +11,7 @@ use arrow::array::{Array as _, ArrayRef, AsArray as _, Int32Array, RecordBatch, 
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
+use datafusion::common::ScalarValue;
 use datafusion::datasource::MemTable;
 use datafusion::error::{DataFusionError, Result as PlanResult};
 use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
@@ -21,6 +22,35 @@ use datafusion_postgres::datafusion_pg_catalog::pg_catalog::setup_pg_catalog;
 use super::{CATALOG, SCHEMA, Search, query_error};
 use crate::error::{Code, Result};
 use crate::event::schema::COMMENT;
+
+/// The version of Postgres whose dialect and catalog clients may expect.
+pub const POSTGRES_VERSION: &str = "16.6 (Waybill)";
+
+/// What clients ask about the server's settings, and the only answer.
+pub const POSTGRES_SETTINGS: [(&str, &str); 22] = [
+    ("application_name", ""),
+    ("bytea_output", "hex"),
+    ("client_encoding", "UTF8"),
+    ("client_min_messages", "notice"),
+    ("datestyle", "ISO, YMD"),
+    ("default_transaction_isolation", "repeatable read"),
+    ("default_transaction_read_only", "on"),
+    ("extra_float_digits", "1"),
+    ("integer_datetimes", "on"),
+    ("intervalstyle", "postgres"),
+    ("is_superuser", "off"),
+    ("lc_collate", "C"),
+    ("lc_ctype", "C"),
+    ("max_identifier_length", "63"),
+    ("search_path", "public"),
+    ("server_encoding", "UTF8"),
+    ("server_version", POSTGRES_VERSION),
+    ("server_version_num", "160006"),
+    ("standard_conforming_strings", "on"),
+    ("timezone", "UTC"),
+    ("transaction_isolation", "repeatable read"),
+    ("transaction_read_only", "on"),
+];
 
 /// The schema's name.
 const PG_CATALOG: &str = "pg_catalog";
@@ -46,6 +76,17 @@ impl Search {
         for (name, second) in [("col_description", Second::Column), ("obj_description", Second::Catalog)] {
             context.register_udf(described.function(name, second));
         }
+        // What a view is made of is not SQL.
+        context.register_udf(constant("pg_get_viewdef", vec![DataType::Int64, DataType::Boolean], Answer::Nothing));
+        let version = format!("PostgreSQL {POSTGRES_VERSION}");
+        context.register_udf(constant("version", Vec::new(), Answer::Text(version)));
+        // Types of others, such as those of extensions, are not here.
+        context.register_udf(constant("to_regtype", vec![DataType::Utf8], Answer::Unknown));
+        context.register_udf(constant("pg_database_size", vec![DataType::Utf8], Answer::Zero));
+        context.register_udf(current_setting());
+        for (name, answer) in ANSWERS {
+            context.register_udf(constant(name, vec![DataType::Int64], answer));
+        }
         context.register_udf(Arc::new(Descriptions::default()).function("shobj_description", Second::Catalog));
         let catalog = context.catalog(CATALOG);
         if let Some((catalog, inner)) =
@@ -70,6 +111,66 @@ impl Search {
         }
         Ok(Descriptions { texts })
     }
+}
+
+/// `current_setting(name)`: empty for what there is no such setting of.
+fn current_setting() -> datafusion::logical_expr::ScalarUDF {
+    let answer = |arguments: &[ColumnarValue]| {
+        let arrays = ColumnarValue::values_to_arrays(arguments)?;
+        let value = |name: Option<&str>| {
+            let name = name?.to_lowercase();
+            let known = POSTGRES_SETTINGS.iter().find(|(known, _)| *known == name);
+            Some(known.map_or("", |(_, value)| *value))
+        };
+        let values: StringArray = arrays.iter().flat_map(|names| names.as_string::<i32>().iter()).map(value).collect();
+        Ok(ColumnarValue::Array(Arc::new(values)))
+    };
+    create_udf("current_setting", vec![DataType::Utf8], DataType::Utf8, Volatility::Stable, Arc::new(answer))
+}
+
+/// Functions of one number that have the same answer for each.
+const ANSWERS: [(&str, Answer); 17] = [
+    ("pg_function_is_visible", Answer::Yes),
+    ("pg_type_is_visible", Answer::Yes),
+    ("pg_operator_is_visible", Answer::Yes),
+    ("pg_collation_is_visible", Answer::Yes),
+    ("pg_conversion_is_visible", Answer::Yes),
+    ("pg_opclass_is_visible", Answer::Yes),
+    ("pg_opfamily_is_visible", Answer::Yes),
+    ("pg_ts_config_is_visible", Answer::Yes),
+    ("pg_ts_dict_is_visible", Answer::Yes),
+    ("pg_ts_parser_is_visible", Answer::Yes),
+    ("pg_ts_template_is_visible", Answer::Yes),
+    ("pg_get_function_result", Answer::Nothing),
+    ("pg_get_function_arguments", Answer::Nothing),
+    ("pg_get_function_identity_arguments", Answer::Nothing),
+    ("pg_tablespace_location", Answer::Nothing),
+    // Sizes are not known to the catalog, as the files are the lake's.
+    ("pg_size_pretty", Answer::Nothing),
+    ("pg_table_size", Answer::Zero),
+];
+
+/// The one answer of a function.
+enum Answer {
+    Yes,
+    Nothing,
+    Zero,
+    Text(String),
+    /// The number of nothing.
+    Unknown,
+}
+
+fn constant(name: &str, arguments: Vec<DataType>, answer: Answer) -> datafusion::logical_expr::ScalarUDF {
+    let value = match answer {
+        Answer::Yes => ScalarValue::Boolean(Some(true)),
+        Answer::Nothing => ScalarValue::Utf8(Some(String::new())),
+        Answer::Zero => ScalarValue::Int64(Some(0)),
+        Answer::Unknown => ScalarValue::Int32(None),
+        Answer::Text(text) => ScalarValue::Utf8(Some(text)),
+    };
+    let kind = value.data_type();
+    let answer = move |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(value.clone()));
+    create_udf(name, arguments, kind, Volatility::Stable, Arc::new(answer))
 }
 
 /// The numbers of the tables in the schema of the lake.

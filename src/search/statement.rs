@@ -7,6 +7,7 @@ use datafusion::logical_expr::LogicalPlan;
 
 use super::{Answer, Search, query_error};
 use crate::error::{Code, Error, Result};
+use crate::limits;
 
 /// A query that was planned and judged, and waits for its values.
 #[derive(Clone, Debug)]
@@ -48,23 +49,22 @@ impl Statement {
         SchemaRef::clone(self.plan.schema().inner())
     }
 
-    /// Its parameters in their order, with the type that the statement wants; text where it wants none in particular.
+    /// Its parameters in their order, with the type that the statement wants; Arrow's null where it wants none in particular.
     ///
     /// # Errors
     /// `query-invalid` when one is wanted as two types, or the names are not `$1`, `$2` and so on.
     pub fn parameters(&self) -> Result<SchemaRef> {
         let types = self.plan.get_parameter_types().map_err(|error| query_error(error, Code::QueryInvalid))?;
-        let mut fields = Vec::new();
-        for number in 1..=types.len() {
-            let name = format!("${number}");
-            let kind = types.get(&name).ok_or_else(|| {
-                Error::new(
-                    Code::QueryInvalid,
-                    format!("parameters are called $1 to ${}; `{name}` is missing", types.len()),
-                )
-            })?;
-            fields.push(Field::new(name, kind.clone().unwrap_or(DataType::Utf8), true));
+        let number = |name: &String| name.trim_start_matches('$').parse::<usize>().ok();
+        let count = types.keys().filter_map(number).max().unwrap_or_default();
+        if count > limits::STATEMENT_PARAMETERS || types.keys().any(|name| number(name).is_none()) {
+            let most = limits::STATEMENT_PARAMETERS;
+            return Err(Error::new(Code::QueryInvalid, format!("parameters are called $1 to ${most}")));
         }
+        // One that is nowhere in the statement may be anything.
+        let kind = |number| types.get(&format!("${number}")).cloned().flatten().unwrap_or(DataType::Null);
+        let fields: Vec<Field> =
+            (1..=count).map(|number| Field::new(format!("${number}"), kind(number), true)).collect();
         Ok(Schema::new(fields).into())
     }
 
@@ -84,7 +84,11 @@ impl Statement {
         }
         let invalid = |error| query_error(error, Code::QueryInvalid);
         let cast = parameters.fields().iter().zip(values.columns()).map(|(field, column)| {
-            ScalarValue::try_from_array(column, 0).and_then(|value| value.cast_to(field.data_type())).map_err(invalid)
+            let value = ScalarValue::try_from_array(column, 0).map_err(invalid)?;
+            match field.data_type() {
+                DataType::Null => Ok(value),
+                kind => value.cast_to(kind).map_err(invalid),
+            }
         });
         self.bind_values(ParamValues::from(cast.collect::<Result<Vec<_>>>()?))
     }

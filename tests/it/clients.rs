@@ -31,3 +31,10 @@ fn adbc_asks_over_flight_sql_and_nobody_asks_what_they_may_not() {
         python("flight.py", &[]);
     }
 }
+
+#[test]
+fn psql_drivers_and_tools_ask_over_the_postgres_protocol() {
+    if !is_offline() {
+        python("postgres.py", &[]);
+    }
+}

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -36,12 +36,9 @@ use tokio::sync::{Mutex, OnceCell};
 use super::scram::Exchange;
 use super::statement::{Prepared, Wanted, read, sqlstate, tag};
 use crate::error::{Code, Error, Result};
-use crate::search::{Search, Statement, Surface};
+use crate::search::{POSTGRES_VERSION, Search, Statement, Surface};
 use crate::serve::Shared;
 use crate::serve::auth::Viewer;
-
-/// The version of Postgres whose dialect and catalog clients may expect.
-pub(super) const VERSION: &str = "16.6 (Waybill)";
 
 /// Codes of failures: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 pub(super) mod state {
@@ -143,6 +140,14 @@ impl Connection {
         Ok((session, statement))
     }
 
+    /// Does what there is to do for a statement that is no query: a transaction sees the lake as it is at its beginning.
+    fn hear(&self, wanted: &Wanted) -> Result<()> {
+        match wanted {
+            Wanted::Begin => self.session()?.refresh(),
+            _ => Ok(()),
+        }
+    }
+
     async fn finish<C>(&self, client: &mut C, viewer: Viewer) -> PgWireResult<()>
     where
         C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -166,7 +171,7 @@ impl ServerParameterProvider for Parameters {
     fn server_parameters<C: ClientInfo>(&self, client: &C) -> Option<HashMap<String, String>> {
         let named = |name: &str| client.metadata().get(name).cloned().unwrap_or_default();
         let parameters = [
-            ("server_version", VERSION.to_owned()),
+            ("server_version", POSTGRES_VERSION.to_owned()),
             ("server_encoding", "UTF8".to_owned()),
             ("client_encoding", "UTF8".to_owned()),
             ("DateStyle", "ISO, YMD".to_owned()),
@@ -265,11 +270,28 @@ impl Connection {
     }
 }
 
-/// The rows of an answer as the client wants them; the query begins when the first is asked for.
-fn rows(search: Arc<Search>, statement: Statement, format: &Format) -> PgWireResult<QueryResponse> {
+/// The rows of an answer as the client wants them; the query begins when the first is asked for, and ends when `client` asks
+/// for that on another connection.
+fn rows(
+    client: &impl ClientInfo,
+    search: Arc<Search>,
+    statement: Statement,
+    format: &Format,
+) -> PgWireResult<QueryResponse> {
     let fields = Arc::new(arrow_schema_to_pg_fields(&statement.schema(), format, None)?);
     let encoded = Arc::clone(&fields);
+    let handle = client.session_extensions().get::<Arc<ConnectionHandle>>();
     let rows = async_stream::stream! {
+        let cancelled = async {
+            if let Some(handle) = handle
+                && handle.start_query().await.await.is_ok()
+            {
+                return;
+            }
+            // The next query waits for cancellation from now on.
+            std::future::pending().await
+        };
+        let mut cancelled = std::pin::pin!(cancelled);
         let mut answer = match search.ask(statement).await {
             Ok(answer) => answer,
             Err(error) => {
@@ -278,7 +300,14 @@ fn rows(search: Arc<Search>, statement: Statement, format: &Format) -> PgWireRes
             }
         };
         loop {
-            match answer.next().await {
+            let next = tokio::select! {
+                next = answer.next() => next,
+                () = &mut cancelled => {
+                    yield Err(PgWireError::QueryCanceled);
+                    return;
+                }
+            };
+            match next {
                 Ok(Some(batch)) => {
                     for row in encode_recordbatch(Arc::clone(&encoded), batch) {
                         yield row;
@@ -330,10 +359,12 @@ impl SimpleQueryHandler for Connection {
             responses.push(match (&wanted, word(&wanted)) {
                 (Wanted::Query { text, asked }, _) => {
                     let (search, statement) = self.plan(text, asked, is_in_transaction).await.map_err(failed)?;
-                    Response::Query(rows(search, statement, &Format::UnifiedText)?)
+                    Response::Query(rows(client, search, statement, &Format::UnifiedText)?)
                 }
-                (_, Some(heard)) => heard,
-                (_, None) => Response::EmptyQuery,
+                (_, heard) => {
+                    self.hear(&wanted).map_err(failed)?;
+                    heard.unwrap_or(Response::EmptyQuery)
+                }
             });
         }
         if responses.is_empty() {
@@ -348,7 +379,12 @@ pub(super) struct Extended(Arc<Connection>);
 
 /// The types in which parameters are expected.
 fn wire_types(parameters: &Schema) -> PgWireResult<Vec<Type>> {
-    parameters.fields().iter().map(|field| into_pg_type(field.data_type())).collect()
+    let kind = |field: &Arc<Field>| match field.data_type() {
+        // Whatever the client has.
+        DataType::Null => Ok(Type::UNKNOWN),
+        kind => into_pg_type(kind),
+    };
+    parameters.fields().iter().map(kind).collect()
 }
 
 #[async_trait]
@@ -405,16 +441,21 @@ impl ExtendedQueryHandler for Extended {
         let prepared = &portal.statement.statement;
         let is_in_transaction = check_transaction(client, &prepared.wanted)?;
         let Wanted::Query { text, asked } = &prepared.wanted else {
+            self.0.hear(&prepared.wanted).map_err(failed)?;
             return Ok(word(&prepared.wanted).unwrap_or(Response::EmptyQuery));
         };
         // Planned anew, so that a statement that was prepared long ago sees the lake of today.
         let (search, statement) = self.0.plan(text, asked, is_in_transaction).await.map_err(failed)?;
-        let types: Vec<Option<&DataType>> =
-            prepared.parameters.fields().iter().map(|field| Some(field.data_type())).collect();
+        let types: Vec<Option<&DataType>> = prepared
+            .parameters
+            .fields()
+            .iter()
+            .map(|field| Some(field.data_type()).filter(|kind| !kind.is_null()))
+            .collect();
         let wire = wire_types(&prepared.parameters)?;
         let wire: Vec<Option<&Type>> = wire.iter().map(Some).collect();
         let values = deserialize_parameters_with_server_types(portal, &types, &wire)?;
         let statement = statement.bind_values(values).map_err(failed)?;
-        Ok(Response::Query(rows(search, statement, &portal.result_column_format)?))
+        Ok(Response::Query(rows(client, search, statement, &portal.result_column_format)?))
     }
 }

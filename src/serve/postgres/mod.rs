@@ -8,6 +8,7 @@
 //! May use, of `serve`: who asks (`auth`). Only this folder knows `pgwire`; the library that encodes rows speaks DataFusion's
 //! types, so it knows a few of those too.
 
+mod catalog;
 mod handlers;
 mod scram;
 mod statement;
@@ -15,7 +16,8 @@ mod statement;
 use std::sync::Arc;
 
 use pgwire::api::ConnectionManager;
-use tokio::net::TcpListener;
+use tokio::io::Interest;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -57,15 +59,39 @@ pub(super) async fn serve(
                 continue;
             }
         };
+        let Ok((stream, watched)) = twice(stream) else { continue };
         let connection = Connection::new(Arc::clone(&server), peer.ip(), is_local, Arc::clone(&running));
         let tls = tls.clone();
         connections.spawn(async move {
             let _place = place;
-            if let Err(error) = pgwire::tokio::process_socket(stream, tls, Handlers(Arc::new(connection))).await {
-                tracing::debug!(%error, "a connection ended early");
+            let served = pgwire::tokio::process_socket(stream, tls, Handlers(Arc::new(connection)));
+            tokio::select! {
+                ended = served => if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended early");
+                },
+                // While a query is at work nobody reads what the client sends, and so nobody would see it go.
+                () = gone(watched) => tracing::debug!("a client is gone"),
             }
         });
     }
     // Sessions last as long as people like: there is no end of a request to wait for.
     connections.abort_all();
+}
+
+/// A connection, and the same connection to look at.
+fn twice(stream: TcpStream) -> std::io::Result<(TcpStream, TcpStream)> {
+    let stream = stream.into_std()?;
+    let watched = TcpStream::from_std(stream.try_clone()?)?;
+    Ok((TcpStream::from_std(stream)?, watched))
+}
+
+/// Ends when the other side has closed the connection.
+async fn gone(watched: TcpStream) {
+    while let Ok(ready) = watched.ready(Interest::READABLE).await {
+        if ready.is_read_closed() {
+            return;
+        }
+        // Something was sent that waits to be read: that, too, is "ready".
+        tokio::time::sleep(limits::POSTGRES_WATCHED_EVERY).await;
+    }
 }

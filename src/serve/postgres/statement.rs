@@ -5,9 +5,10 @@ use datafusion::sql::sqlparser::ast::{Set, Statement as Ast};
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use pgwire::api::results::Tag;
 
+use super::catalog::simplify;
 use super::handlers::state;
 use crate::error::{Code, Error, Result};
-use crate::search::check_statement;
+use crate::search::{POSTGRES_SETTINGS, check_statement};
 
 /// A statement of a client.
 #[derive(Clone, Debug)]
@@ -32,32 +33,6 @@ pub(super) struct Prepared {
     pub(super) parameters: SchemaRef,
 }
 
-/// What clients ask about the server's settings, and the only answer.
-const SETTINGS: [(&str, &str); 22] = [
-    ("application_name", ""),
-    ("bytea_output", "hex"),
-    ("client_encoding", "UTF8"),
-    ("client_min_messages", "notice"),
-    ("datestyle", "ISO, YMD"),
-    ("default_transaction_isolation", "repeatable read"),
-    ("default_transaction_read_only", "on"),
-    ("extra_float_digits", "1"),
-    ("integer_datetimes", "on"),
-    ("intervalstyle", "postgres"),
-    ("is_superuser", "off"),
-    ("lc_collate", "C"),
-    ("lc_ctype", "C"),
-    ("max_identifier_length", "63"),
-    ("search_path", "public"),
-    ("server_encoding", "UTF8"),
-    ("server_version", super::handlers::VERSION),
-    ("server_version_num", "160006"),
-    ("standard_conforming_strings", "on"),
-    ("timezone", "UTC"),
-    ("transaction_isolation", "repeatable read"),
-    ("transaction_read_only", "on"),
-];
-
 /// Reads a text of statements.
 ///
 /// # Errors
@@ -69,7 +44,8 @@ pub(super) fn read(parser: &PostgresCompatibilityParser, text: &str) -> Result<V
     let is_one = parsed.len() == 1;
     parsed
         .into_iter()
-        .map(|statement| {
+        .map(|mut statement| {
+            simplify(&mut statement, text);
             let asked = if is_one { text.trim().to_owned() } else { statement.to_string() };
             wanted(&statement, asked)
         })
@@ -101,7 +77,7 @@ fn wanted(statement: &Ast, asked: String) -> Result<Wanted> {
                 "time zone" => "timezone".to_owned(),
                 name => name.to_owned(),
             };
-            match SETTINGS.iter().find(|(known, _)| *known == name) {
+            match POSTGRES_SETTINGS.iter().find(|(known, _)| *known == name) {
                 Some((name, value)) => Wanted::Query { text: format!("SELECT '{value}' AS \"{name}\""), asked },
                 // What the engine itself shows: tables, columns.
                 None => Wanted::Query { text: statement.to_string(), asked },
