@@ -11,6 +11,7 @@ mod answer;
 mod bloom;
 pub mod browse;
 mod catalog;
+mod describe;
 mod engine;
 mod evidence;
 mod functions;
@@ -18,6 +19,7 @@ mod guard;
 pub mod query;
 mod risk;
 mod scan;
+pub mod script;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,13 +32,15 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{LogicalPlan, lit};
+use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::{SessionContext, col};
 use tokio::sync::Semaphore;
 
-pub use self::answer::Answer;
 use self::answer::Bounds;
+pub use self::answer::{Answer, Gauge, Scanned};
 pub use self::catalog::Policy;
 use self::catalog::{LakeSchema, Tables};
+pub use self::describe::{ColumnOf, FunctionOf, Relation, keywords};
 pub use self::engine::{Asker, Engine, Surface};
 use self::evidence::{Evidence, Open};
 use self::query::{Query, Selection};
@@ -144,13 +148,18 @@ impl Search {
             }
         };
         let began = Instant::now();
-        let stream = async { self.context.execute_logical_plan(plan).await?.execute_stream().await };
-        let stream = match bounds.time {
-            None => stream.await,
-            Some(time) => tokio::time::timeout(time, stream).await.map_err(|_| answer::timeout(time))?,
+        let begun = async {
+            let frame = self.context.execute_logical_plan(plan).await?;
+            let task = Arc::new(frame.task_ctx());
+            let plan = frame.create_physical_plan().await?;
+            Ok((execute_stream(Arc::clone(&plan), task)?, plan))
         };
-        let stream = stream.map_err(|error| query_error(error, Code::QueryInvalid))?;
-        Ok(Answer::new(stream, bounds, began.elapsed(), open.take(), place))
+        let begun = match bounds.time {
+            None => begun.await,
+            Some(time) => tokio::time::timeout(time, begun).await.map_err(|_| answer::timeout(time))?,
+        };
+        let (stream, plan) = begun.map_err(|error| query_error(error, Code::QueryInvalid))?;
+        Ok(Answer::new(stream, Gauge::of(plan), bounds, began.elapsed(), open.take(), place))
     }
 
     fn record(&self, text: &str) -> Option<Open> {
