@@ -71,7 +71,7 @@ impl Pager {
             Running::Pager(mut child, mut input) => {
                 // Someone who leaves before the end has seen enough, and is waited for all the same.
                 let flushed = input.flush();
-                drop(input.into_parts());
+                drop(input);
                 child.wait()?;
                 flushed
             }
@@ -122,8 +122,8 @@ impl Drop for Pager {
     /// The query failed or was cancelled: the person still looks at what came until then.
     fn drop(&mut self) {
         if let Running::Pager(mut child, input) = std::mem::replace(&mut self.running, Running::NotYet) {
-            // The pipe is closed by this; one that nobody reads any more need not be flushed.
-            drop(input.into_parts());
+            // This flushes and closes the pipe; that nobody may read it any more is no matter.
+            drop(input);
             if let Err(error) = child.wait() {
                 tracing::debug!(%error, "the pager could not be waited for");
             }
