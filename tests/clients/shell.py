@@ -50,7 +50,8 @@ class Shell:
         text = ""
         while True:
             try:
-                text += self.child.read_nonblocking(65536, timeout=30 if not text.rstrip().endswith("=>") else 0.7)
+                is_asking = CONTROL.sub("", text).rstrip().endswith("=>")
+                text += self.child.read_nonblocking(65536, timeout=0.7 if is_asking else 30)
             except pexpect.TIMEOUT:
                 break
             except pexpect.EOF:
@@ -233,7 +234,6 @@ def hostile_values_do_not_command_the_terminal():
         shell.ask(f"\\format {form}")
         shell.child.send("SELECT chr(27) || ']0;owned' || chr(7) || chr(155) || 'x' AS \"hostile\";\r")
         shell.child.expect_exact("0;owned")
-        assert "\x1b]" not in shell.child.before.replace("\x1b]0;owned", "") or True
         assert not shell.child.before.endswith("\x1b]"), repr(shell.child.before[-20:])
         text = shell.settled()
         assert "\x07" not in text and "\x9b" not in text, repr(text)
