@@ -410,3 +410,34 @@ pub const POSTGRES_WATCHED_EVERY: Duration = Duration::from_secs(1);
 
 /// Parameters of one statement: as many as the Postgres protocol can count.
 pub const STATEMENT_PARAMETERS: usize = 65_535;
+
+/// Rows of a table for a person whose widths are found together; later ones follow in blocks of as many. Keeps the memory
+/// of a table of any length below a hundred MB.
+pub const TABLE_ROWS: usize = 10_000;
+
+/// Bytes of cells after which a block of a table ends before it has [`TABLE_ROWS`].
+pub const TABLE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Batches of an answer (8,192 rows each) that wait to be written while the next ones are computed.
+pub const BATCHES_AHEAD: usize = 2;
+
+/// Rows of a row group in a Parquet file that somebody asked for; what of it is not written yet is in memory.
+pub const PARQUET_GROUP_ROWS: usize = 100_000;
+
+/// How long a query works before somebody at a terminal is told how far it is: shorter ones need no flicker.
+pub const QUERY_SHOWN_AFTER: Duration = Duration::from_secs(1);
+
+/// Bytes of a file of statements. Each statement in it has [`STATEMENT_BYTES`] at most.
+pub const SCRIPT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Files of statements that include each other, one within another; a file that includes itself ends here.
+pub const SCRIPT_DEPTH: usize = 16;
+
+/// Statements that the shell's history remembers.
+pub const SHELL_HISTORY: usize = 5_000;
+
+/// Bytes of the history file that are read at the start of a shell; [`SHELL_HISTORY`] statements of people are below it.
+pub const SHELL_HISTORY_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Bytes of rows that are gathered before the system writes them.
+pub const FILE_BUFFER_BYTES: usize = 256 * 1024;

@@ -15,11 +15,13 @@ mod orders;
 mod output;
 mod progress;
 mod risk;
+mod rows;
 mod run;
 mod schedule;
 mod scope;
 mod search;
 mod serve;
+mod shell;
 mod simulate;
 mod sql;
 mod times;
@@ -85,7 +87,7 @@ enum Command {
     Maintain(maintain::Arguments),
     /// Forensic Search: who sent which file, to whom, when
     Search(Box<search::Arguments>),
-    /// Ask in SQL: one statement, a file, or standard input
+    /// Ask in SQL: statements, a file, standard input, or an interactive shell
     Sql(sql::Arguments),
     /// The rules by which events are scored, and the domains that are trusted
     #[command(subcommand)]
@@ -207,9 +209,9 @@ fn run(arguments: Arguments) -> Result<Exit> {
                 .await
                 .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())),
             Command::Maintain(arguments) => Box::pin(maintain::main(&context, arguments)).await,
-            Command::Search(arguments) => search::main(&context, *arguments).await,
+            Command::Search(arguments) => Box::pin(search::main(&context, *arguments)).await,
             Command::Risk(command) => risk::main(&context, command).await,
-            Command::Sql(arguments) => sql::main(&context, arguments).await,
+            Command::Sql(arguments) => Box::pin(sql::main(&context, arguments)).await,
             Command::Serve(arguments) => Box::pin(serve::main(&context, *arguments)).await,
             Command::Doctor(arguments) => Box::pin(doctor::main(&context, arguments)).await,
             Command::Schedule(arguments) => Box::pin(schedule::main(context, arguments)).await,

@@ -7,6 +7,7 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, Progres
 
 use super::{Context, LogFormat, output};
 use crate::monitor::Progress;
+use crate::search::Scanned;
 
 /// Shows a run's counts while `work` goes on.
 pub(super) async fn watch<T>(
@@ -44,4 +45,50 @@ pub(super) async fn watch<T>(
     };
     bar.finish_and_clear();
     done
+}
+
+/// A line for a person who waits for a query; nothing for everybody else.
+pub(super) struct Query {
+    is_wanted: bool,
+    bar: Option<ProgressBar>,
+}
+
+impl Query {
+    pub(super) fn new(context: &Context) -> Self {
+        Self { is_wanted: output::is_person() && context.global.log_format != LogFormat::Json, bar: None }
+    }
+
+    /// Shows how far the work is.
+    pub(super) fn show(&mut self, elapsed: Duration, rows: u64, scanned: Option<Scanned>) {
+        if !self.is_wanted {
+            return;
+        }
+        let bar = self.bar.get_or_insert_with(|| {
+            let style =
+                ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style)
+        });
+        let scanned = scanned.unwrap_or_default();
+        bar.set_message(format!(
+            "{} s · {} rows read, {} · {} rows of the answer",
+            elapsed.as_secs(),
+            HumanCount(scanned.rows),
+            HumanBytes(scanned.bytes),
+            HumanCount(rows),
+        ));
+        bar.tick();
+    }
+
+    /// Makes room for something else.
+    pub(super) fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Query {
+    fn drop(&mut self) {
+        self.clear();
+    }
 }

@@ -1,11 +1,12 @@
 //! `waybill search`: the common questions without SQL.
 
 use std::io::Read as _;
+use std::path::PathBuf;
 
 use clap::Args;
 
 use super::exit::Exit;
-use super::{Context, output, times};
+use super::{Context, output, rows, times};
 use crate::clock::{Clock, Time};
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::search::Surface;
@@ -70,14 +71,17 @@ pub(super) struct Arguments {
     show_sql: bool,
     /// How events are written
     #[arg(long, value_enum, default_value_t)]
-    format: output::Rows,
+    format: rows::Format,
+    /// Write them to a file, which appears when it is whole
+    #[arg(long, value_name = "FILE", conflicts_with = "show_sql")]
+    output_file: Option<PathBuf>,
 }
 
 pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit> {
     let query = query(context, &arguments)?;
     let columns: Vec<String> = if arguments.columns.iter().any(|column| column == "*") {
         Vec::new()
-    } else if arguments.columns.is_empty() && arguments.format == output::Rows::Table {
+    } else if arguments.columns.is_empty() && arguments.format == rows::Format::Table {
         COLUMNS.map(str::to_owned).to_vec()
     } else {
         arguments.columns
@@ -91,10 +95,10 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
     }
     let engine = context.engine()?;
     let search = engine.search(&context.asker(Surface::Search)).await?;
-    let answered = async { output::rows(search.file_events(&query, &selection, now).await?, arguments.format).await };
-    let answered = answered.await;
+    let question = async move { search.file_events(&query, &selection, now).await };
+    let answered = rows::once(context, question, arguments.format, arguments.output_file.as_deref()).await;
     context.recorded(&engine).await;
-    answered
+    answered.map(|()| Exit::DONE)
 }
 
 /// All that was asked for, whichever way.

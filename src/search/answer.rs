@@ -1,10 +1,12 @@
 //! An answer on its way: within its limits, and on record when it ends.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::ExecutionPlan;
 use futures::TryStreamExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -26,6 +28,7 @@ pub(super) struct Bounds {
 pub struct Answer {
     schema: SchemaRef,
     batches: SendableRecordBatchStream,
+    gauge: Gauge,
     bounds: Bounds,
     worked: Duration,
     /// What is recorded of it; nothing for Waybill's own looks.
@@ -37,17 +40,23 @@ pub struct Answer {
 impl Answer {
     pub(super) fn new(
         batches: SendableRecordBatchStream,
+        gauge: Gauge,
         bounds: Bounds,
         worked: Duration,
         evidence: Option<Open>,
         place: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        Self { schema: batches.schema(), batches, bounds, worked, evidence, rows: 0, _place: place }
+        Self { schema: batches.schema(), batches, gauge, bounds, worked, evidence, rows: 0, _place: place }
     }
 
     /// The columns.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
+    }
+
+    /// Tells how far the work is, also while somebody waits for the next rows.
+    pub fn gauge(&self) -> Gauge {
+        self.gauge.clone()
     }
 
     /// The next rows; nothing at the end.
@@ -131,6 +140,44 @@ impl Answer {
             self,
             |mut answer| async move { Ok(answer.next().await?.map(|batch| (batch, answer))) },
         )
+    }
+}
+
+/// How far the work on an answer is.
+#[derive(Clone, Debug)]
+pub struct Gauge(Arc<dyn ExecutionPlan>);
+
+/// What was read for an answer until now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scanned {
+    /// Rows that left the tables; rows that a filter dropped while it read are not among them.
+    pub rows: u64,
+    /// Bytes that were fetched from storage.
+    pub bytes: u64,
+}
+
+impl Gauge {
+    pub(super) fn of(plan: Arc<dyn ExecutionPlan>) -> Self {
+        Self(plan)
+    }
+
+    /// What was read until now; costs a walk over the plan.
+    pub fn scanned(&self) -> Scanned {
+        let mut scanned = Scanned::default();
+        // The depth of a plan is bounded by that of its statement, and this does not go down into itself.
+        let mut plans = vec![&self.0];
+        while let Some(plan) = plans.pop() {
+            let children = plan.children();
+            if children.is_empty()
+                && let Some(metrics) = plan.metrics()
+            {
+                let count = |value: Option<usize>| value.unwrap_or_default() as u64;
+                scanned.rows += count(metrics.output_rows());
+                scanned.bytes += count(metrics.sum_by_name("bytes_scanned").map(|value| value.as_usize()));
+            }
+            plans.extend(children);
+        }
+        scanned
     }
 }
 

@@ -11,7 +11,7 @@
 //!
 //! Each is null where an argument is null, and is computed for whole columns.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, AsArray as _, BooleanArray, Date32Array, Int64Array, StringArray};
@@ -22,7 +22,10 @@ use datafusion::common::Result as PlanResult;
 use datafusion::error::DataFusionError;
 use datafusion::execution::FunctionRegistry as _;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::scalar_doc_sections::DOC_SECTION_OTHER;
+use datafusion::logical_expr::{
+    ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
 
 use crate::digest::content_type;
 use crate::event::names;
@@ -113,6 +116,35 @@ impl What {
         }
     }
 
+    /// How it is called, and what it gives.
+    fn documentation(self) -> &'static Documentation {
+        static ALL: LazyLock<HashMap<What, Documentation>> = LazyLock::new(|| {
+            let about = |what: What| {
+                let (syntax, gives) = match what {
+                    What::DomainOf => {
+                        ("domain_of(address)", "The domain of an address, lower-case; null when it has none.")
+                    }
+                    What::IsFreeMail => (
+                        "is_free_mail(address_or_domain)",
+                        "Whether an address or domain is of a service where anybody gets a mailbox.",
+                    ),
+                    What::IsSubdomainOf => {
+                        ("is_subdomain_of(domain, parent)", "Whether a domain is another one or below it.")
+                    }
+                    What::DayInZone => ("day_in_zone(time, zone)", "The calendar day that it was in a time zone."),
+                    What::HourInZone => ("hour_in_zone(time, zone)", "The hour, 0 to 23, that it was in a time zone."),
+                    What::IsFileMismatch => (
+                        "is_file_mismatch(by_bytes, by_extension)",
+                        "Whether two content types contradict each other as honest ones do not.",
+                    ),
+                };
+                (what, Documentation::builder(DOC_SECTION_OTHER, gives, syntax).build())
+            };
+            What::ALL.into_iter().map(about).collect()
+        });
+        &ALL[&self]
+    }
+
     fn takes(self) -> Vec<DataType> {
         match self {
             Self::DomainOf | Self::IsFreeMail => vec![DataType::Utf8],
@@ -152,6 +184,10 @@ impl ScalarUDFImpl for Function {
 
     fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        Some(self.what.documentation())
     }
 
     fn coerce_types(&self, given: &[DataType]) -> PlanResult<Vec<DataType>> {

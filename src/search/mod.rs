@@ -12,6 +12,7 @@ mod bloom;
 pub mod browse;
 mod catalog;
 pub mod csv;
+mod describe;
 mod engine;
 mod evidence;
 mod functions;
@@ -20,12 +21,12 @@ mod postgres;
 pub mod query;
 mod risk;
 mod scan;
+pub mod script;
 mod statement;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{
     CatalogProvider as _, CatalogProviderList as _, MemoryCatalogProvider, MemoryCatalogProviderList,
 };
@@ -33,14 +34,16 @@ use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{LogicalPlan, TableType, lit};
+use datafusion::logical_expr::{LogicalPlan, lit};
+use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::{SessionContext, col};
 use tokio::sync::Semaphore;
 
-pub use self::answer::Answer;
 use self::answer::Bounds;
+pub use self::answer::{Answer, Gauge, Scanned};
 pub use self::catalog::Policy;
 use self::catalog::{LakeSchema, Tables};
+pub use self::describe::{ColumnOf, FunctionOf, Relation, keywords};
 pub use self::engine::{Asker, Engine, Surface};
 use self::evidence::{Evidence, Open};
 pub use self::guard::check_text as check_statement;
@@ -50,7 +53,7 @@ pub use self::risk::{RiskRules, Trusted};
 pub use self::statement::Statement;
 use crate::clock::Time;
 use crate::error::{Code, Error, Result};
-use crate::event::schema::{COMMENT, TableName};
+use crate::event::schema::TableName;
 use crate::lake::Lake;
 use crate::limits;
 
@@ -75,19 +78,6 @@ pub const CATALOG: &str = "waybill";
 
 /// Its schema.
 pub const SCHEMA: &str = "public";
-
-/// A table or view as catalogs show it.
-#[derive(Clone, Debug)]
-pub struct TableShown {
-    /// Its name.
-    pub name: String,
-    /// Whether it is made of others.
-    pub is_view: bool,
-    /// What its rows are.
-    pub description: Option<String>,
-    /// Its columns; the metadata [`COMMENT`](crate::event::schema::COMMENT) describes each.
-    pub schema: SchemaRef,
-}
 
 impl Search {
     /// Opens a lake for Waybill's own looks, which are bounded by their nature and of which nothing is recorded.
@@ -193,13 +183,18 @@ impl Search {
             }
         };
         let began = Instant::now();
-        let stream = async { self.context.execute_logical_plan(plan).await?.execute_stream().await };
-        let stream = match bounds.time {
-            None => stream.await,
-            Some(time) => tokio::time::timeout(time, stream).await.map_err(|_| answer::timeout(time))?,
+        let begun = async {
+            let frame = self.context.execute_logical_plan(plan).await?;
+            let task = Arc::new(frame.task_ctx());
+            let plan = frame.create_physical_plan().await?;
+            Ok((execute_stream(Arc::clone(&plan), task)?, plan))
         };
-        let stream = stream.map_err(|error| query_error(error, Code::QueryInvalid))?;
-        Ok(Answer::new(stream, bounds, began.elapsed(), open.take(), place))
+        let begun = match bounds.time {
+            None => begun.await,
+            Some(time) => tokio::time::timeout(time, begun).await.map_err(|_| answer::timeout(time))?,
+        };
+        let (stream, plan) = begun.map_err(|error| query_error(error, Code::QueryInvalid))?;
+        Ok(Answer::new(stream, Gauge::of(plan), bounds, began.elapsed(), open.take(), place))
     }
 
     fn record(&self, text: &str) -> Option<Open> {
@@ -213,30 +208,6 @@ impl Search {
     pub async fn sql(&self, statement: &str) -> Result<Answer> {
         let plan = self.plan(statement).await?;
         self.answer(plan, statement).await
-    }
-
-    /// Every table and view, by name, with whether it is a view and its columns with their descriptions.
-    ///
-    /// # Errors
-    /// `lake-unavailable`, `lake-damaged`.
-    pub async fn tables(&self) -> Result<Vec<TableShown>> {
-        let schema = self.context.catalog(CATALOG).and_then(|catalog| catalog.schema(SCHEMA));
-        let mut tables = Vec::new();
-        let Some(schema) = schema else { return Ok(tables) };
-        let mut names = schema.table_names();
-        names.sort_unstable();
-        for name in names {
-            let table = schema.table(&name).await.map_err(|error| query_error(error, Code::LakeUnavailable))?;
-            let Some(table) = table else { continue };
-            let is_view = table.table_type() == TableType::View;
-            let own = TableName::ALL.into_iter().find(|table| table.as_str() == name);
-            let description = match own {
-                Some(own) => Some(crate::event::schema::table(own).description.clone()),
-                None => table.schema().metadata().get(COMMENT).cloned(),
-            };
-            tables.push(TableShown { name, is_view, description, schema: table.schema() });
-        }
-        Ok(tables)
     }
 
     /// A table or view, to ask by expressions.

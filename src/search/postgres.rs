@@ -102,10 +102,10 @@ impl Search {
     async fn descriptions(&self) -> Result<Descriptions> {
         let numbers = numbers(&self.context).await.map_err(|error| query_error(error, Code::Internal))?;
         let mut texts = HashMap::new();
-        for table in self.tables().await? {
+        for (table, columns) in self.tables().await? {
             let Some(number) = numbers.get(&table.name) else { continue };
             texts.extend(table.description.map(|text| ((*number, 0), text)));
-            for (field, place) in table.schema.fields().iter().zip(1..) {
+            for (field, place) in columns.fields().iter().zip(1..) {
                 texts.extend(field.metadata().get(COMMENT).map(|text| ((*number, place), text.clone())));
             }
         }

@@ -169,6 +169,97 @@ fn rows_come_as_table_csv_json_or_ndjson_from_a_statement_a_file_or_stdin() {
 }
 
 #[test]
+fn several_statements_are_answered_in_turn_until_one_fails() {
+    let (tenant, lake) = (Tenant::corpus(), Lake::temp());
+    lake.add(&tenant, "mail", &[]);
+    let script = "SELECT ';' AS a; -- one; two\n/* ; */ SELECT 2 AS b;;\n";
+    assert_eq!(lake.text(&["sql", "--format", "csv", script]), "a\n;\nb\n2\n");
+    let file = write(&lake.beside().join("q.sql"), script);
+    assert_eq!(
+        lake.text(&["sql", "--format", "json", "--file", file.to_str().unwrap()]),
+        "[{\"a\":\";\"}]\n[{\"b\":2}]\n"
+    );
+    let recorded = "SELECT statement, outcome, rows FROM searches WHERE statement LIKE 'SELECT 2%' ORDER BY asked_at";
+    assert_eq!(lake.sql(recorded), vec![json!({ "statement": "SELECT 2 AS b", "outcome": "done", "rows": 1 }); 2]);
+
+    let output = lake.output(&["sql", "--format", "csv", "SELECT 1 AS a;\n\nSELECT nothing FROM runs; SELECT 3 AS c"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), b"a\n1\n".as_slice()));
+    assert!(text.starts_with("error: statement 2, line 3: ") && text.contains("nothing"), "{text}");
+    for (statement, code, said) in [
+        (" -- only\n;;", 2, "there is no statement"),
+        ("SELECT 1;\n\\d runs", 2, "`\\d runs` in line 2 is for the interactive shell"),
+        ("SELECT 'a; SELECT 2", 1, "error: "),
+        ("SELECT 1; DROP TABLE runs", 1, "error: statement 2, line 1: only queries are allowed"),
+    ] {
+        let output = lake.output(&["sql", "--format", "csv", statement]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(code) && text.contains(said), "{statement}: {text}");
+    }
+    for statement in ["SHOW TABLES", "DESCRIBE runs", "EXPLAIN SELECT * FROM runs", "EXPLAIN ANALYZE SELECT 1"] {
+        assert!(lake.text(&["sql", "--format", "csv", statement]).lines().count() > 1, "{statement}");
+    }
+}
+
+#[test]
+fn a_file_of_rows_is_whole_or_not_there() {
+    let (tenant, lake) = (Tenant::corpus(), Lake::temp());
+    lake.add(&tenant, "mail", &[]);
+    lake.run_done("mail");
+    let folder = lake.beside().join("out");
+    std::fs::create_dir(&folder).unwrap();
+    let path = folder.join("rows");
+    let to_file = |format: &str, statement: &str| {
+        lake.output(&["sql", "--format", format, "--output-file", path.to_str().unwrap(), statement])
+    };
+    let names = || -> Vec<String> {
+        let entries = std::fs::read_dir(&folder).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    for (format, expected) in
+        [("csv", "n\n1\n"), ("json", "[{\"n\":1}]\n"), ("ndjson", "{\"n\":1}\n"), ("table", " n \n 1 \n")]
+    {
+        let output = to_file(format, "SELECT 1 AS n");
+        assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
+        assert!(String::from_utf8(output.stderr).unwrap().starts_with("1 row in `"));
+    }
+    // A query that fails after its first rows leaves what was there, and nothing of itself.
+    let failing = "SELECT 1 / (200000 - value) FROM range(300000)";
+    for statement in [failing, "SELECT nothing", "SELECT 2; SELECT nothing"] {
+        assert_eq!(to_file("csv", statement).status.code(), Some(1));
+        assert_eq!(
+            (std::fs::read_to_string(&path).unwrap().as_str(), names()),
+            (" n \n 1 \n", vec!["rows".to_owned()])
+        );
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(to_file("parquet", failing).status.code(), Some(1));
+    assert_eq!(to_file("parquet", "SELECT 1; SELECT 2").status.code(), Some(2), "one answer a file");
+    assert_eq!(names(), [""; 0]);
+    let nowhere = lake.output(&["sql", "--output-file", "/dev/null", "SELECT 1"]);
+    assert_eq!(nowhere.status.code(), Some(2), "{nowhere:?}");
+
+    // Somebody stops it meanwhile.
+    let endless = "SELECT value FROM range(100000000000)";
+    let arguments = ["sql", "--format", "csv", "--output-file", path.to_str().unwrap(), endless];
+    let mut asking = lake.command(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+    while names().is_empty() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(asking.try_wait().unwrap().is_none());
+    assert!(std::process::Command::new("kill").args(["-INT", &asking.id().to_string()]).status().unwrap().success());
+    assert_eq!((asking.wait().unwrap().code(), names()), (Some(130), vec![]));
+    let outcome =
+        "SELECT outcome FROM searches WHERE statement LIKE '%100000000000)' AND statement NOT LIKE '%outcome%'";
+    assert_eq!(lake.sql(outcome), [json!({ "outcome": "cancelled" })]);
+    let output = lake.output(&["search", "--format", "csv", "--limit", "2", "--output-file", path.to_str().unwrap()]);
+    assert!(output.status.success());
+    assert_eq!(std::fs::read_to_string(&path).unwrap().lines().next().unwrap().split(',').next(), Some("event_id"));
+}
+
+#[test]
 fn the_common_questions_need_no_sql() {
     let (tenant, lake) = (Tenant::corpus(), Lake::temp());
     lake.add(&tenant, "mail", &[]);

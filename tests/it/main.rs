@@ -27,6 +27,7 @@ mod risk;
 mod schedule;
 mod scope;
 mod serve;
+mod shell;
 mod stores;
 mod tidy;
 mod time_means_sent;

@@ -85,13 +85,14 @@ fn every_room_is_on_the_map() {
 /// One file (or room) owns each foreign library's types.
 #[test]
 fn a_foreign_library_is_known_in_one_place() {
-    let owners: [(&str, &[&str]); 12] = [
+    let owners: [(&str, &[&str]); 13] = [
         ("deltalake_core::", &["src/lake/"]),
         ("reqwest::", &["src/http.rs", "src/source/microsoft365/"]),
         ("axum::", &["src/serve/", "src/simulator/", "src/cli/schedule/page.rs"]),
         ("croner::", &["src/job/cron.rs"]),
         ("maud::", &["src/serve/"]),
         ("indicatif", &["src/cli/progress.rs"]),
+        ("rustyline", &["src/cli/shell/reader.rs"]),
         ("rayon::", &["src/digest/"]),
         // The library that encodes rows for the Postgres protocol speaks its types.
         ("datafusion::", &["src/search/", "src/serve/postgres/"]),

@@ -348,9 +348,9 @@ impl FlightSqlService for Service {
     async fn do_get_tables(&self, query: CommandGetTables, request: Request<Ticket>) -> Stepped<Batches> {
         let search = self.search(&request).await?;
         let mut builder = query.into_builder();
-        for table in search.tables().await.map_err(status)? {
+        for (table, columns) in search.tables().await.map_err(status)? {
             let kind = if table.is_view { "VIEW" } else { "TABLE" };
-            let appended = builder.append(CATALOG, SCHEMA, &table.name, kind, &described(&table.schema));
+            let appended = builder.append(CATALOG, SCHEMA, &table.name, kind, &described(&columns));
             appended.map_err(Status::from)?;
         }
         stream_of_one(builder.build())
