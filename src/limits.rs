@@ -313,3 +313,15 @@ pub const SEARCHES_WAITING: usize = 10_000;
 
 /// Bytes of a search's text that are recorded.
 pub const SEARCH_TEXT_KEPT_BYTES: usize = 64 * 1024;
+
+/// Bytes of the address of a search in the console: a list of some hundred hashes, and what browsers and proxies take.
+pub const CONSOLE_ADDRESS_BYTES: usize = 32 * 1024;
+
+/// Groups within groups that the console's builder shows side by side; deeper ones nobody can read.
+pub const CONSOLE_GROUP_DEPTH: usize = 5;
+
+/// Events on a page of the console.
+pub const CONSOLE_PAGE_ROWS: usize = 100;
+
+/// Lines of each table that say who had a file.
+pub const CONSOLE_HOLDERS: usize = 200;
