@@ -12,7 +12,7 @@
 //!   6  serve           doctor, connection, run, search, lake, source, event, job
 //!   5  doctor          connection, run, search, lake, source, event            job     the base
 //!   4  run             source, digest, event, lake
-//!   3  connection      source, lake, event         search       lake, event
+//!   3  connection      source, lake, event         search       lake, digest, event
 //!   2  lake            event
 //!   1  source, digest, event                       simulator    (uses no room; used by cli and tests)
 //!   0  base            clock · error · http · limits · monitor · secret

@@ -325,3 +325,44 @@ pub const CONSOLE_PAGE_ROWS: usize = 100;
 
 /// Lines of each table that say who had a file.
 pub const CONSOLE_HOLDERS: usize = 200;
+
+/// Bytes of bloom filters that are kept between queries: two for each row and looked-up column, so 60 million rows.
+pub const BLOOMS_BYTES: usize = 128 * 1024 * 1024;
+
+/// Files whose bloom filters are read at once, when a look-up asks for them for the first time.
+pub const BLOOMS_AT_ONCE: usize = 32;
+
+/// Filters of one search, as the replaced product has it: "criteria in one query".
+pub const SEARCH_FILTERS: usize = 1024;
+
+/// Values of one search over all its filters: a list of hashes from an incident; their SQL stays below
+/// [`STATEMENT_BYTES`].
+pub const SEARCH_VALUES: usize = 10_000;
+
+/// Values with wildcards of one search: each is a pattern that is tried on every row.
+pub const SEARCH_PATTERNS: usize = 1_000;
+
+/// Letters of one value: a subject has at most 998, and a line of a header no more (RFC 5322 §2.1.1).
+pub const SEARCH_VALUE_LETTERS: usize = 2_048;
+
+/// Groups of a search within groups. The parser of SQL stops at 50 levels, of which a group takes up to three.
+pub const SEARCH_DEPTH: usize = 10;
+
+/// Levels of a statement's tree: a chain of operators has one for each. Planning takes a few KB of stack for a level.
+pub const STATEMENT_DEPTH: usize = 1_000;
+
+/// Bytes of a thread's stack, reserved and not taken: enough to plan [`STATEMENT_DEPTH`] levels in a build without
+/// optimisation, where frames are large.
+pub const STACK_BYTES: usize = 64 * 1024 * 1024;
+
+/// Bytes of the rules of risk: the default ones have 4 KB, and a trusted domain takes 70.
+pub const RISK_RULES_BYTES: usize = 1024 * 1024;
+
+/// Indicators of risk; each is evaluated for every event that is asked about.
+pub const RISK_INDICATORS: usize = 200;
+
+/// Points of one indicator; so that no sum overflows.
+pub const RISK_WEIGHT: i64 = 1000;
+
+/// Days that the history of a destination looks back at most: two years.
+pub const RISK_HISTORY_DAYS: u32 = 731;

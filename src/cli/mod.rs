@@ -14,6 +14,7 @@ mod maintain;
 mod orders;
 mod output;
 mod progress;
+mod risk;
 mod run;
 mod schedule;
 mod scope;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::lake::Lake;
+use crate::limits;
 use crate::search::{Asker, Engine, Surface};
 use exit::Exit;
 
@@ -85,6 +87,9 @@ enum Command {
     Search(Box<search::Arguments>),
     /// Ask in SQL: one statement, a file, or standard input
     Sql(sql::Arguments),
+    /// The rules by which events are scored, and the domains that are trusted
+    #[command(subcommand)]
+    Risk(risk::Command),
     /// The web console: sign-in, roles, the data connections
     Serve(Box<serve::Arguments>),
     /// What is wrong, and what to do about it
@@ -172,9 +177,20 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Runs the command on a thread with a stack on which every statement that is let through can be planned.
 fn start(arguments: Arguments) -> Result<Exit> {
+    let failed = "cannot start a thread";
+    let thread = std::thread::Builder::new().stack_size(limits::STACK_BYTES).spawn(move || run(arguments));
+    match thread.or_error(Code::Internal, failed)?.join() {
+        Ok(ended) => ended,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+fn run(arguments: Arguments) -> Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .thread_stack_size(limits::STACK_BYTES)
         .build()
         .or_error(Code::Internal, "cannot start the runtime")?;
     let exit = runtime.block_on(async {
@@ -192,6 +208,7 @@ fn start(arguments: Arguments) -> Result<Exit> {
                 .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())),
             Command::Maintain(arguments) => Box::pin(maintain::main(&context, arguments)).await,
             Command::Search(arguments) => search::main(&context, *arguments).await,
+            Command::Risk(command) => risk::main(&context, command).await,
             Command::Sql(arguments) => sql::main(&context, arguments).await,
             Command::Serve(arguments) => Box::pin(serve::main(&context, *arguments)).await,
             Command::Doctor(arguments) => Box::pin(doctor::main(&context, arguments)).await,

@@ -1,11 +1,15 @@
 //! `waybill search`: the common questions without SQL.
 
+use std::io::Read as _;
+
 use clap::Args;
 
 use super::exit::Exit;
 use super::{Context, output, times};
-use crate::error::{Code, Error, Result};
-use crate::search::{Filter, Surface};
+use crate::clock::{Clock, Time};
+use crate::error::{Code, Error, Result, ResultExt};
+use crate::search::Surface;
+use crate::search::query::{Criteria, Finding, Query, Selection, Sort};
 
 /// What a person wants to see of an event first.
 const COLUMNS: [&str; 8] =
@@ -13,7 +17,7 @@ const COLUMNS: [&str; 8] =
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  waybill --lake ./lake search --sha256 e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\n  waybill --lake ./lake search --file-name '*.docx' --recipient gmail.com --begin 7d\n\nAn option given several times means any of its values; different options must all be met.\n`*` and `?` are wildcards; upper and lower case do not matter."
+    after_help = "Examples:\n  waybill --lake ./lake search --sha256 e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\n  waybill --lake ./lake search --file-name '*.docx' --recipient gmail.com --begin 7d\n  waybill --lake ./lake search --where 'file.category is any (Archive, SourceCode) and email.recipientDomains is not contoso.example'\n\nAn option given several times means any of its values; different options must all be met.\n`*` and `?` are wildcards; upper and lower case do not matter. docs/search.md has the language of --where."
 )]
 pub(super) struct Arguments {
     /// SHA-256 of the file
@@ -43,31 +47,34 @@ pub(super) struct Arguments {
     /// Sent before; a day is included
     #[arg(long, short, value_name = "TIME")]
     end: Option<String>,
+    /// A filter, such as `file.sizeInBytes > 1000000 and file.category is any (Archive, Pdf)`; all must be met
+    #[arg(long = "where", value_name = "FILTER")]
+    filters: Vec<String>,
+    /// A query in the JSON form of `/v2/file-events`, from a file; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    query: Option<String>,
     /// Columns to show, separated by commas; `*` for all
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     columns: Vec<String>,
-    /// At most this many events, the newest first
+    /// Columns to sort by, each with asc or desc, separated by commas; the newest first without it
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    order: Vec<String>,
+    /// At most this many events
     #[arg(long, value_name = "COUNT")]
     limit: Option<usize>,
+    /// Pass over this many events first
+    #[arg(long, value_name = "COUNT", default_value_t)]
+    offset: usize,
+    /// Print the equivalent SQL, for `waybill sql`, psql or Spark, and do not search
+    #[arg(long)]
+    show_sql: bool,
     /// How events are written
     #[arg(long, value_enum, default_value_t)]
     format: output::Rows,
 }
 
 pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit> {
-    hashes("--sha256", &arguments.sha256, 64)?;
-    hashes("--md5", &arguments.md5, 32)?;
-    let filter = Filter {
-        sha256: arguments.sha256,
-        md5: arguments.md5,
-        file_name: arguments.file_name,
-        sender: arguments.sender,
-        recipient: arguments.recipient,
-        subject: arguments.subject,
-        message_id: arguments.message_id,
-        begin: arguments.begin.map(|text| times::parse(&text, &context.clock)).transpose()?,
-        end: arguments.end.map(|text| times::parse_end(&text, &context.clock)).transpose()?,
-    };
+    let query = query(context, &arguments)?;
     let columns: Vec<String> = if arguments.columns.iter().any(|column| column == "*") {
         Vec::new()
     } else if arguments.columns.is_empty() && arguments.format == output::Rows::Table {
@@ -75,13 +82,60 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
     } else {
         arguments.columns
     };
+    let order = arguments.order.iter().map(|text| Sort::parse(text)).collect::<Result<Vec<_>>>()?;
+    let selection = Selection::new(&columns, &order)?.part(arguments.offset, arguments.limit);
+    let now = context.clock.now();
+    if arguments.show_sql {
+        output::line(&query.sql(&selection, now))?;
+        return Ok(Exit::DONE);
+    }
     let engine = context.engine()?;
     let search = engine.search(&context.asker(Surface::Search)).await?;
-    let answered =
-        async { output::rows(search.file_events(&filter, &columns, arguments.limit).await?, arguments.format).await };
+    let answered = async { output::rows(search.file_events(&query, &selection, now).await?, arguments.format).await };
     let answered = answered.await;
     context.recorded(&engine).await;
     answered
+}
+
+/// All that was asked for, whichever way.
+fn query(context: &Context, arguments: &Arguments) -> Result<Query> {
+    hashes("--sha256", &arguments.sha256, 64)?;
+    hashes("--md5", &arguments.md5, 32)?;
+    let time = |text: &Option<String>, parse: fn(&str, &Clock) -> Result<Time>| {
+        text.as_deref().map(|text| parse(text, &context.clock)).transpose()
+    };
+    let criteria = Criteria {
+        sha256: arguments.sha256.clone(),
+        md5: arguments.md5.clone(),
+        file_name: arguments.file_name.clone(),
+        sender: arguments.sender.clone(),
+        recipient: arguments.recipient.clone(),
+        subject: arguments.subject.clone(),
+        message_id: arguments.message_id.clone(),
+        begin: time(&arguments.begin, times::parse)?,
+        end: time(&arguments.end, times::parse_end)?,
+    };
+    let mut query = criteria.query()?;
+    for filter in &arguments.filters {
+        query = query.and(Query::parse(filter)?);
+    }
+    if let Some(path) = &arguments.query {
+        query = query.and(read(path)?);
+    }
+    Ok(query)
+}
+
+/// A query in its JSON form.
+fn read(path: &str) -> Result<Query> {
+    let text = if path == "-" {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).or_error(Code::Io, "cannot read standard input")?;
+        text
+    } else {
+        std::fs::read_to_string(path).or_error(Code::Io, format!("cannot read `{path}`"))?
+    };
+    let json = serde_json::from_str(&text).or_error(Code::Usage, format!("`{path}` is no JSON"))?;
+    Query::from_json(&json).map_err(|findings| Finding::error(&findings))
 }
 
 /// A mistyped hash must not look like a file that nobody sent.

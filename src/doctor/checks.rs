@@ -12,7 +12,8 @@ use crate::error::{Code, Error, Result};
 use crate::event::schema::TableName;
 use crate::lake::Lake;
 use crate::limits;
-use crate::search::{Filter, Search};
+use crate::search::Search;
+use crate::search::query::{Criteria, Selection};
 use crate::source::microsoft365::{Credential, Microsoft365};
 use crate::source::{ResolvedScope, Source as _};
 
@@ -265,13 +266,14 @@ async fn audited(
     let mut silent = Vec::new();
     for mailbox in mailboxes {
         let Ok(sent) = source.sent_messages(mailbox, from, to).await else { continue };
-        let ids: Vec<String> = sent.into_iter().filter_map(|message| message.internet_message_id).collect();
+        let ids = sent.into_iter().filter_map(|message| message.internet_message_id);
+        let ids: Vec<String> = ids.filter(|id| !id.trim().is_empty()).collect();
         if ids.is_empty() {
             continue;
         }
-        let filter = Filter { message_id: ids.clone(), ..Filter::default() };
-        let columns = ["event_id".to_owned()];
-        let known = search.file_events(&filter, &columns, Some(1)).await?.collect().await?;
+        let query = Criteria { message_id: ids.clone(), ..Criteria::default() }.query()?;
+        let selection = Selection::new(&["event_id".to_owned()], &[])?.part(0, Some(1));
+        let known = search.file_events(&query, &selection, clock.now()).await?.collect().await?;
         if known.iter().all(|batch| batch.num_rows() == 0) {
             silent.push(format!("`{mailbox}` ({} messages with attachments)", ids.len()));
         }

@@ -11,7 +11,8 @@ use crate::event::schema::TableName;
 use crate::lake::Lake;
 use crate::limits;
 use crate::run::State;
-use crate::search::{Filter, Search};
+use crate::search::Search;
+use crate::search::query::{Criteria, Selection};
 use crate::source::{Operation, SendRecord, Source as _};
 
 /// What is known of the message that is looked for.
@@ -69,7 +70,7 @@ async fn follow(
         return Err(Error::new(Code::Usage, "tell which message: its `--message-id`, or `--user` and `--at`"));
     }
     let search = Search::open(lake).await?;
-    if let Some(conclusion) = in_lake(&search, inquiry, steps).await? {
+    if let Some(conclusion) = in_lake(&search, inquiry, clock, steps).await? {
         return Ok(conclusion);
     }
     let state = lake.checkpoint::<State>(connection.id).await?.map(|checkpoint| checkpoint.state);
@@ -174,17 +175,18 @@ async fn follow(
     Ok(steps.ends("audit log", Code::SendNotAudited, finding))
 }
 
-async fn in_lake(search: &Search, inquiry: &Inquiry, steps: &mut Steps) -> Result<Option<String>> {
+async fn in_lake(search: &Search, inquiry: &Inquiry, clock: &Clock, steps: &mut Steps) -> Result<Option<String>> {
     let around = chrono::Duration::hours(1);
-    let filter = Filter {
+    let criteria = Criteria {
         message_id: inquiry.message_id.clone().into_iter().collect(),
         sender: inquiry.user.clone().filter(|_| inquiry.message_id.is_none()).into_iter().collect(),
         begin: inquiry.at.filter(|_| inquiry.message_id.is_none()).map(|at| at - around),
         end: inquiry.at.filter(|_| inquiry.message_id.is_none()).map(|at| at + around),
-        ..Filter::default()
+        ..Criteria::default()
     };
+    let selection = Selection::new(&["event_id".to_owned()], &[])?.part(0, Some(100));
     let rows: usize = search
-        .file_events(&filter, &["event_id".to_owned()], Some(100))
+        .file_events(&criteria.query()?, &selection, clock.now())
         .await?
         .collect()
         .await?

@@ -335,6 +335,14 @@ pub enum Action {
     TokenAdded,
     /// An API token was taken back.
     TokenRemoved,
+    /// A lake got rules of risk of its own, or other ones.
+    RiskRulesSet,
+    /// The default rules of risk apply again.
+    RiskRulesReset,
+    /// A domain is trusted.
+    TrustAdded,
+    /// A domain is trusted no more.
+    TrustRemoved,
 }
 
 impl Action {
@@ -351,6 +359,10 @@ impl Action {
             Self::Status => "status",
             Self::TokenAdded => "token_added",
             Self::TokenRemoved => "token_removed",
+            Self::RiskRulesSet => "risk_rules_set",
+            Self::RiskRulesReset => "risk_rules_reset",
+            Self::TrustAdded => "trust_added",
+            Self::TrustRemoved => "trust_removed",
         }
     }
 }

@@ -223,6 +223,22 @@ impl Lake {
         self.put(paths::tokens(&self.at.root), bytes, over, "cannot write the API tokens".to_owned()).await
     }
 
+    /// The lake's own rules of risk; nothing where the default ones apply.
+    ///
+    /// # Errors
+    /// `lake-unavailable`.
+    pub async fn risk_rules(&self) -> Result<Option<Versioned>> {
+        self.document(&paths::risk_rules(&self.at.root)).await
+    }
+
+    /// Writes the lake's own rules of risk: as new ones, or over the version that was read.
+    ///
+    /// # Errors
+    /// `connection-conflict` when somebody else was faster; `lake-unavailable`.
+    pub async fn put_risk_rules(&self, bytes: Vec<u8>, over: Option<&Versioned>) -> Result<()> {
+        self.put(paths::risk_rules(&self.at.root), bytes, over, "cannot write the rules of risk".to_owned()).await
+    }
+
     async fn put(
         &self,
         path: object_store::path::Path,

@@ -5,6 +5,7 @@
 //!        changes/ scope_members/                  Delta tables
 //!        connections/<id>.json                    registry
 //!        serve/tokens.json                        hashes of the server's API tokens
+//!        risk.toml                                rules of risk, where they are not the default ones
 //!        checkpoints/<id>/<n>.json                state of a connection; the log of file_events names the effective n
 //! ```
 
@@ -24,6 +25,11 @@ pub(crate) fn connection(root: &Path, id: Uuid) -> Path {
 /// The document of the server's API tokens.
 pub(crate) fn tokens(root: &Path) -> Path {
     root.clone().join("serve").join("tokens.json")
+}
+
+/// The rules of risk.
+pub(crate) fn risk_rules(root: &Path) -> Path {
+    root.clone().join("risk.toml")
 }
 
 /// An object that says whether writing works; gone at once.

@@ -19,7 +19,9 @@ use datafusion::prelude::col;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OnceCell};
 
+use super::bloom::Blooms;
 use super::query_error;
+use super::risk::{LakeRules, events_table};
 use super::scan::LakeTable;
 use crate::error::{Code, Error, Result};
 use crate::event::schema::{TableName, table};
@@ -66,7 +68,10 @@ impl Policy {
 pub(super) struct Tables {
     lake: Lake,
     runtime: Arc<RuntimeEnv>,
+    rules: Arc<LakeRules>,
     opened: [Mutex<Option<Opened>>; TableName::ALL.len()],
+    /// Only file events have bloom filters.
+    blooms: Arc<Blooms>,
 }
 
 struct Opened {
@@ -83,7 +88,8 @@ impl std::fmt::Debug for Opened {
 impl Tables {
     /// Nothing is asked of the storage yet. The stores of the tables are registered with `runtime`.
     pub(super) fn of(lake: Lake, runtime: Arc<RuntimeEnv>) -> Self {
-        Self { lake, runtime, opened: std::array::from_fn(|_| Mutex::default()) }
+        let (opened, rules) = (std::array::from_fn(|_| Mutex::default()), Arc::new(LakeRules::of(lake.clone())));
+        Self { lake, runtime, rules, opened, blooms: Arc::default() }
     }
 
     /// A table at its newest version; nothing where the lake is older than the table.
@@ -112,7 +118,11 @@ impl Tables {
         let url = format!("waybill://{}", table.name().as_str().replace('_', "-"));
         let url = ObjectStoreUrl::parse(url).map_err(|error| query_error(error, Code::Internal))?;
         self.runtime.register_object_store(url.as_ref(), table.store());
-        Ok(Arc::new(LakeTable::open(table, url).await?))
+        let blooms = match table.name() {
+            TableName::FileEvents => Arc::clone(&self.blooms),
+            _ => Arc::default(),
+        };
+        Ok(Arc::new(LakeTable::open(table, url, blooms).await?))
     }
 
     /// Fails unless the lake is there.
@@ -130,11 +140,15 @@ pub(super) struct LakeSchema {
     tables: Arc<Tables>,
     policy: Arc<Policy>,
     seen: [OnceCell<Arc<dyn TableProvider>>; TableName::ALL.len()],
+    events: OnceCell<Arc<dyn TableProvider>>,
 }
+
+/// The view of `file_events` with the risk of each.
+const EVENTS: &str = "events";
 
 impl LakeSchema {
     pub(super) fn new(tables: Arc<Tables>, policy: Arc<Policy>) -> Self {
-        Self { tables, policy, seen: std::array::from_fn(|_| OnceCell::new()) }
+        Self { tables, policy, seen: std::array::from_fn(|_| OnceCell::new()), events: OnceCell::new() }
     }
 
     fn place(&self, name: &str) -> Option<usize> {
@@ -161,21 +175,34 @@ impl SchemaProvider for LakeSchema {
             .iter()
             .filter(|table| self.policy.may_see(**table))
             .map(|table| table.as_str().to_owned())
+            .chain([EVENTS.to_owned()])
             .collect()
     }
 
     async fn table(&self, name: &str) -> PlanResult<Option<Arc<dyn TableProvider>>> {
+        if name == EVENTS {
+            // What a policy hides of file events is hidden here, too: the risk is that of what is left.
+            let made = self.events.get_or_try_init(async || {
+                let base = self.table(TableName::FileEvents.as_str()).await?;
+                let missing = || DataFusionError::Internal("the lake has no file events".to_owned());
+                Ok::<_, DataFusionError>(events_table(base.ok_or_else(missing)?, Arc::clone(&self.tables.rules)))
+            });
+            return made.await.map(|table| Some(Arc::clone(table)));
+        }
         let Some(place) = self.place(name) else { return Ok(None) };
         let opened = self.seen[place].get_or_try_init(|| self.open(TableName::ALL[place])).await;
         opened.map(|table| Some(Arc::clone(table))).map_err(|error| DataFusionError::External(Box::new(error)))
     }
 
     async fn table_type(&self, name: &str) -> PlanResult<Option<TableType>> {
-        Ok(self.place(name).map(|_| TableType::Base))
+        Ok(match name {
+            EVENTS => Some(TableType::View),
+            name => self.place(name).map(|_| TableType::Base),
+        })
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.place(name).is_some()
+        name == EVENTS || self.place(name).is_some()
     }
 }
 

@@ -187,5 +187,9 @@ pub(super) fn state() -> SessionState {
         .set_str("datafusion.execution.time_zone", "UTC");
     let mut state = SessionStateBuilder::new().with_config(config).with_default_features().build();
     functions::restrict(&mut state);
+    if let Err(error) = functions::register(&mut state) {
+        // Only a session that is shared read-only refuses, and this one is new.
+        tracing::error!(%error, "functions of Waybill are missing");
+    }
     state
 }

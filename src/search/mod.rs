@@ -5,15 +5,17 @@
 //! questions are expressions from the start. Every way to an answer goes through [`Search::answer`], which holds its limits
 //! and records it.
 //!
-//! May use: `lake`, `event`, and the base. Writes nothing but the record of searches.
+//! May use: `lake`, `digest` (which content types contradict each other), `event`, and the base. Writes nothing but the record of searches.
 
 mod answer;
+mod bloom;
 mod catalog;
 mod engine;
 mod evidence;
-mod filter;
 mod functions;
 mod guard;
+pub mod query;
+mod risk;
 mod scan;
 
 use std::sync::Arc;
@@ -36,7 +38,9 @@ pub use self::catalog::Policy;
 use self::catalog::{LakeSchema, Tables};
 pub use self::engine::{Asker, Engine, Surface};
 use self::evidence::{Evidence, Open};
-pub use self::filter::Filter;
+use self::query::{Query, Selection};
+pub use self::risk::{RiskRules, Trusted};
+use crate::clock::Time;
 use crate::error::{Code, Error, Result};
 use crate::event::schema::TableName;
 use crate::lake::Lake;
@@ -169,26 +173,27 @@ impl Search {
         self.context.table(name).await.map_err(|error| query_error(error, Code::QueryInvalid))
     }
 
-    /// Asks one of the common questions; the newest events first.
+    /// The file events that meet a query. `now` is what "within the last" counts back from.
     ///
     /// # Errors
-    /// `query-invalid` when a column is unknown.
-    pub async fn file_events(&self, filter: &Filter, columns: &[String], limit: Option<usize>) -> Result<Answer> {
-        let build = async {
-            let mut frame = self.context.table(TableName::FileEvents.as_str()).await?;
-            if let Some(expression) = filter.expression() {
-                frame = frame.filter(expression)?;
+    /// Like [`Search::plan`] and [`Search::answer`].
+    pub async fn file_events(&self, query: &Query, selection: &Selection, now: Time) -> Result<Answer> {
+        let is_risk_asked = query.asks_for_risk() || selection.asks_for_risk();
+        let frame = self.table(if is_risk_asked { "events" } else { TableName::FileEvents.as_str() }).await?;
+        let build = || {
+            let order = selection.order().iter().map(|sort| col(sort.column.as_str()).sort(!sort.descending, false));
+            let frame = frame.filter(query.expression(now))?.sort(order.collect())?;
+            let frame = match (selection.offset(), selection.limit()) {
+                (0, None) => frame,
+                (offset, limit) => frame.limit(offset, limit)?,
+            };
+            match selection.columns() {
+                [] => Ok(frame),
+                columns => frame.select_columns(&columns.iter().map(String::as_str).collect::<Vec<_>>()),
             }
-            frame = frame.sort(vec![col("observed_at").sort(false, false), col("event_id").sort(true, false)])?;
-            frame = frame.limit(0, limit)?;
-            if !columns.is_empty() {
-                frame = frame.select_columns(&columns.iter().map(String::as_str).collect::<Vec<_>>())?;
-            }
-            Ok(frame)
         };
-        let frame: DataFrame = build.await.map_err(|error| query_error(error, Code::QueryInvalid))?;
-        let text = format!("{filter:?}");
-        self.answer(frame.into_unoptimized_plan(), &text).await
+        let frame: DataFrame = build().map_err(|error| query_error(error, Code::QueryInvalid))?;
+        self.answer(frame.into_unoptimized_plan(), &query.sql(selection, now)).await
     }
 
     /// The newest rows of a table of which each named column has its value, as JSON objects; for pages and reports that

@@ -1,7 +1,7 @@
 //! A lake's table → DataFusion's own Parquet scan.
 //!
 //! The list of files, their days and their statistics come from the Delta snapshot, so that a query opens only files
-//! that may hold an answer; the reading, with row-group, bloom-filter and page pruning, is DataFusion's.
+//! that may hold an answer (`bloom` knows of hashes and ids); the reading, with row-group, bloom-filter and page pruning, is DataFusion's.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,18 +14,21 @@ use datafusion::common::pruning::PrunableStatistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, DFSchema, Result as PlanResult, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::{
+    FileGroup, FileScanConfigBuilder, ParquetFileReaderFactory, ParquetSource,
+};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
-use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion_datasource_parquet::CachedParquetFileReaderFactory;
 use serde::Deserialize;
 
+use super::bloom::Blooms;
 use crate::error::{Code, Result, ResultExt};
 use crate::lake::{DataFile, Table};
 
@@ -37,12 +40,16 @@ pub(super) struct LakeTable {
     /// What the log says of each file, as certain bounds. Delta cuts long texts and times, always outwards, so that they may
     /// rule a file out, and may not be taken for the least or greatest value.
     bounds: Vec<Arc<Statistics>>,
+    /// Columns with bloom filters, and those of the files that were read.
+    bloom_columns: Vec<&'static str>,
+    blooms: Arc<Blooms>,
     url: ObjectStoreUrl,
 }
 
 impl LakeTable {
-    /// Takes the files and statistics of the open version. `url` is where the session finds the table's store.
-    pub(super) async fn open(table: &Table, url: ObjectStoreUrl) -> Result<Self> {
+    /// Takes the files and statistics of the open version. `url` is where the session finds the table's store, and `blooms`
+    /// what former versions of the table read of its files.
+    pub(super) async fn open(table: &Table, url: ObjectStoreUrl, blooms: Arc<Blooms>) -> Result<Self> {
         let schema = table.schema()?;
         let partition = crate::event::schema::table(table.name()).partition_by.first();
         let (days, columns): (Vec<_>, Vec<_>) =
@@ -62,19 +69,33 @@ impl LakeTable {
             let file = PartitionedFile::new(file.path.to_string(), file.size).with_partition_values(vec![day]);
             partitioned.push(PartitionedFile { statistics: Some(Arc::new(statistics)), ..file });
         }
-        Ok(Self { schema, files: partitioned, bounds, url })
+        blooms.retain(&partitioned);
+        let columns = crate::event::schema::table(table.name()).columns.iter();
+        let bloom_columns = columns.filter(|column| column.bloom).map(|column| column.name.as_str()).collect();
+        Ok(Self { schema, files: partitioned, bounds, bloom_columns, blooms, url })
     }
 
-    /// The files that may hold a row for these filters, by their days and statistics: a look-up in a lake of years must not
-    /// even plan to open all of it. The scan itself learns the filters from DataFusion's optimizer.
-    fn files_for(&self, state: &dyn Session, filters: &[Expr]) -> PlanResult<Vec<PartitionedFile>> {
+    /// The files that may hold a row for these filters, by their days, statistics and bloom filters: a look-up in a lake of
+    /// years must not even plan to open all of it. The scan itself learns the filters from DataFusion's optimizer.
+    async fn files_for(
+        &self,
+        state: &dyn Session,
+        filters: &[Expr],
+        readers: &dyn ParquetFileReaderFactory,
+    ) -> PlanResult<Vec<PartitionedFile>> {
         let Some(filter) = conjunction(filters.to_vec()) else { return Ok(self.files.clone()) };
         let schema = DFSchema::try_from(self.schema())?;
         let filter = state.create_physical_expr(filter, &schema)?;
-        // A filter that says nothing about bounds keeps every file.
-        let Ok(pruning) = PruningPredicate::try_new(filter, self.schema()) else { return Ok(self.files.clone()) };
-        let keep = pruning.prune(&PrunableStatistics::new(self.bounds.clone(), self.schema()))?;
-        Ok(self.files.iter().zip(keep).filter(|(_, keep)| *keep).map(|(file, _)| file.clone()).collect())
+        let files = match PruningPredicateBuilder::new().with_file_schema(self.schema()).try_build(Arc::clone(&filter))
+        {
+            Ok(pruning) => {
+                let keep = pruning.prune(&PrunableStatistics::new(self.bounds.clone(), self.schema()))?;
+                self.files.iter().zip(keep).filter(|(_, keep)| *keep).map(|(file, _)| file.clone()).collect()
+            }
+            // A filter that says nothing about bounds keeps every file.
+            Err(_) => self.files.clone(),
+        };
+        self.blooms.may_hold(files, &filter, &self.bloom_columns, readers).await
     }
 }
 
@@ -100,7 +121,10 @@ impl TableProvider for LakeTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> PlanResult<Arc<dyn ExecutionPlan>> {
-        let files = self.files_for(state, filters)?;
+        let store = state.runtime_env().object_store(&self.url)?;
+        let metadata = state.runtime_env().cache_manager.get_file_metadata_cache();
+        let readers = Arc::new(CachedParquetFileReaderFactory::new(store, metadata));
+        let files = self.files_for(state, filters, readers.as_ref()).await?;
         if files.is_empty() {
             let schema = match projection {
                 Some(columns) => Arc::new(self.schema().project(columns)?),
@@ -109,14 +133,12 @@ impl TableProvider for LakeTable {
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
         let options = state.config_options().execution.parquet.clone();
-        let store = state.runtime_env().object_store(&self.url)?;
-        let metadata = state.runtime_env().cache_manager.get_file_metadata_cache();
         let source = ParquetSource::new(self.schema.clone())
             .with_table_parquet_options(datafusion::config::TableParquetOptions {
                 global: options,
                 ..Default::default()
             })
-            .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(store, metadata)));
+            .with_parquet_file_reader_factory(readers);
         let rows = files.iter().filter_map(|file| file.statistics.as_ref()).map(|statistics| statistics.num_rows);
         let rows = rows.fold(Precision::Exact(0), |sum, rows| sum.add(&rows));
         let statistics = Statistics { num_rows: rows, ..Statistics::new_unknown(&self.schema()) };

@@ -169,7 +169,7 @@ async fn what_would_take_the_machine_is_stopped() {
         ("SELECT range(1, 100000000000)", Code::QueryInvalid),
         ("SELECT array_repeat('x', 1000000000)", Code::QueryInvalid),
         (&long, Code::QueryRefused),
-        (&deep, Code::QueryInvalid),
+        (&deep, Code::QueryRefused),
         ("SELECT array_agg(value) FROM generate_series(1, 10000000000)", Code::QueryTooLarge),
         ("SELECT * FROM generate_series(1, 10000000000)", Code::QueryTooLarge),
     ] {
@@ -195,4 +195,71 @@ async fn a_query_that_waits_for_a_place_is_told_to_come_back() {
     assert_eq!(error.code(), Code::QueriesBusy, "{error}");
     drop(held.pop());
     search.sql("SELECT 1").await.unwrap().collect().await.unwrap();
+}
+
+/// Danger: a look-up by hash that opens every file of the lake.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_up_by_hash_opens_only_files_that_may_hold_it() {
+    let lake = lake().await;
+    let tenant = Tenant::new();
+    tenant.source.publish(tenant.at(-5), tenant.send(20, &["later.txt"]));
+    tenant.run(&lake).await.unwrap();
+    let hash = query(&lake, "SELECT sha256 FROM file_events WHERE file_name = 'later.txt' LIMIT 1").await;
+    let hash = hash[0]["sha256"].as_str().unwrap().to_owned();
+    let engine = engine(&lake);
+    let files = async |filter: &str| {
+        let search = engine.search(&asker(Surface::Shell)).await.unwrap();
+        let plan = search.sql(&format!("EXPLAIN SELECT event_id FROM file_events WHERE {filter}")).await.unwrap();
+        let rows = plan.objects().await.unwrap();
+        rows.iter().map(|row| row["plan"].as_str().unwrap().matches(".parquet").count()).sum::<usize>()
+    };
+    assert_eq!(files("file_name IS NOT NULL").await, 2);
+    assert_eq!(files(&format!("sha256 = '{hash}'")).await, 1);
+    assert_eq!(files(&format!("sha256 IN ('{hash}', '{}')", "0".repeat(64))).await, 1);
+    assert_eq!(files(&format!("sha256 = '{}'", "0".repeat(64))).await, 0);
+    assert_eq!(files(&format!("md5 = '{}' AND sha256 = '{hash}'", "0".repeat(32))).await, 0);
+    // What follows from no equality rules nothing out.
+    assert_eq!(files(&format!("sha256 = '{hash}' OR file_name = 'a.txt'")).await, 2);
+    assert_eq!(files(&format!("sha256 <> '{}'", "0".repeat(64))).await, 2);
+}
+
+/// Danger: a statement so deep that planning it ends the stack, which no process survives. Tried on a stack as the program
+/// has it, just below the limit and far above.
+#[test]
+fn a_deep_statement_is_planned_or_refused_and_never_the_end() {
+    let tried = std::thread::Builder::new().stack_size(waybill::limits::STACK_BYTES).spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let lake = lake().await;
+            let engine = engine(&lake);
+            let search = engine.search(&asker(Surface::Flight)).await.unwrap();
+            let most = waybill::limits::STATEMENT_DEPTH;
+            for (first, link) in [
+                ("SELECT 1", " + 1"),
+                ("SELECT true", " OR true"),
+                ("SELECT 'x'", " || 'x'"),
+                ("SELECT 1", " UNION ALL SELECT 1"),
+                ("SELECT 1 AS n", "::text"),
+                ("SELECT ", "- "),
+                ("SELECT ", "NOT "),
+                ("SELECT count(*) FROM file_events WHERE file_name = 'x'", " OR file_name IS NULL"),
+            ] {
+                let end = if link.ends_with(' ') { "1" } else { "" };
+                for links in [most / 2 - 1, most - 1, 50 * most] {
+                    let statement = format!("{first}{}{end}", link.repeat(links));
+                    let answer = async { search.sql(&statement).await?.collect().await };
+                    match answer.await {
+                        Ok(_) => assert!(links < most, "{first}{link} x {links}"),
+                        Err(error) => {
+                            let code = error.code();
+                            let is_clear = matches!(code, Code::QueryRefused | Code::QueryInvalid);
+                            assert!(is_clear && error.to_string().len() < 2_000, "{first}{link} x {links}: {code}");
+                        }
+                    }
+                }
+            }
+            search.sql("SELECT 1").await.unwrap().collect().await.unwrap();
+        });
+    });
+    tried.unwrap().join().unwrap();
 }

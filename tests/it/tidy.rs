@@ -32,7 +32,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("simulator", &[]),
         ("lake", &["event"]),
         ("connection", &["source", "lake", "event"]),
-        ("search", &["event", "lake"]),
+        ("search", &["digest", "event", "lake"]),
         ("run", &["source", "digest", "event", "lake"]),
         ("doctor", &["connection", "run", "search", "lake", "source", "event"]),
         ("job", &[]),

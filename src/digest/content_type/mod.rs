@@ -62,7 +62,7 @@ impl ContentType {
 }
 
 /// Whether what the name claims is one of the things that such bytes can be, and says more.
-fn refines(name: &'static str, bytes: &str) -> bool {
+fn refines(name: &str, bytes: &str) -> bool {
     match bytes {
         TEXT => is_text(name) || (may_be_text(name) && Category::of_type(name) == Category::Uncategorized),
         ZIP => is_zip(name),
@@ -84,7 +84,7 @@ fn refines(name: &'static str, bytes: &str) -> bool {
 }
 
 /// Whether bytes and name contradict each other unexpectedly. `None` contradicts nothing.
-pub fn is_mismatch(by_bytes: Option<&'static str>, by_name: Option<&'static str>) -> bool {
+pub fn is_mismatch(by_bytes: Option<&str>, by_name: Option<&str>) -> bool {
     let (Some(bytes), Some(name)) = (by_bytes, by_name) else { return false };
     if bytes == name || refines(name, bytes) || is_habit(bytes, name) {
         return false;
