@@ -366,3 +366,38 @@ pub const RISK_WEIGHT: i64 = 1000;
 
 /// Days that the history of a destination looks back at most: two years.
 pub const RISK_HISTORY_DAYS: u32 = 731;
+
+/// Saved searches of a lake; they are read as one document, of which each takes 1 to 10 KB.
+pub const SAVED_SEARCHES: usize = 1_000;
+
+/// Letters of the notes of a saved search.
+pub const SAVED_SEARCH_NOTES_LETTERS: usize = 2_000;
+
+/// Columns of a saved search; there are fewer terms than that.
+pub const SAVED_SEARCH_COLUMNS: usize = 200;
+
+/// Events of one page of the API, as the replaced product has it. About 25 MB of JSON.
+pub const API_PAGE_EVENTS: usize = 10_000;
+
+/// The last page that can be asked for by its number; whoever wants more events takes tokens, which cost the same for every
+/// page.
+pub const API_PAGES: usize = 100_000;
+
+/// Groups of one answer of the API, unless the request says how many.
+pub const API_GROUPS_USUALLY: usize = 1_000;
+
+/// Groups of one answer of the API at most, as the replaced product has it.
+pub const API_GROUPS: usize = 10_000;
+
+/// Seconds after which a client asks again that was told that too many queries are at work.
+pub const API_RETRY_AFTER_SECONDS: u64 = 5;
+
+/// How long the total of a search counts for its later pages, as long as page tokens of the replaced product live: to count
+/// anew for every page would cost more than the pages.
+pub const API_TOTAL_KEPT: chrono::Duration = chrono::Duration::minutes(15);
+
+/// Totals that are kept.
+pub const API_TOTALS: usize = 1_000;
+
+/// Seconds after which a client of the API asks for its bearer token again, as with the replaced product.
+pub const API_TOKEN_SECONDS: u64 = 900;

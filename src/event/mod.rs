@@ -331,6 +331,10 @@ pub enum Action {
     Removed,
     /// A run found the status to be another one.
     Status,
+    /// A search was saved, or a saved one changed.
+    SearchSaved,
+    /// A saved search was removed.
+    SearchRemoved,
     /// An API token was made.
     TokenAdded,
     /// An API token was taken back.
@@ -357,6 +361,8 @@ impl Action {
             Self::Deauthorized => "deauthorized",
             Self::Removed => "removed",
             Self::Status => "status",
+            Self::SearchSaved => "search_saved",
+            Self::SearchRemoved => "search_removed",
             Self::TokenAdded => "token_added",
             Self::TokenRemoved => "token_removed",
             Self::RiskRulesSet => "risk_rules_set",

@@ -13,10 +13,12 @@
 //! | 3, answer lost      | whichever state the log names; looked up, never guessed | nothing       |
 //! | 4                   | the new state, and the outbox in it, appended then     | nothing       |
 //!
-//! Two laws hold each time that step 3 is tried, on the version that it will follow:
+//! Three laws hold each time that step 3 is tried, on the version that it will follow:
 //! the connection's last transaction is still the one that this run began with (else another run won, and this one
-//! changes nothing), and no row is added whose `event_id` the table has (however the feed repeats itself). A try is for
-//! exactly one version; when another writer takes it, both laws are checked again on the new one.
+//! changes nothing); no row is added whose `event_id` the table has (however the feed repeats itself); and the rows'
+//! `inserted_at` is later than that of every row that became visible before (whatever the clocks of the writers say), so
+//! that who pages on it misses nothing. A try is for exactly one version; when another writer takes it, the laws are
+//! checked again on the new one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -35,14 +37,19 @@ use uuid::Uuid;
 use super::checkpoint::{self, Checkpoint, Outbox};
 use super::store::Location;
 use super::table::{Attempt, DataFile, Intent, Table, append, metadata};
+use crate::clock::Time;
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::event::schema::TableName;
 use crate::event::{FileEvent, Row, batch};
 use crate::limits;
 
+/// The transaction in the log of `file_events` whose number is the latest `inserted_at`, µs since 1970.
+const LATEST_INSERTED: &str = "waybill/inserted_at";
+
 /// What becomes true together.
 pub struct Commit<S> {
-    /// Rows to add; one whose `event_id` the table has is dropped, unless it is replaced here.
+    /// Rows to add; one whose `event_id` the table has is dropped, unless it is replaced here. Their `inserted_at` is the
+    /// earliest that they get: it becomes later where the table has a later one.
     pub rows: Vec<FileEvent>,
     /// Rows that give way to these: their ids and the days in whose partitions they are.
     pub replaces: Vec<(String, NaiveDate)>,
@@ -106,7 +113,7 @@ impl Writer {
             state: commit.state,
         };
         checkpoint::write(&self.at, self.connection, &mut checkpoint).await?;
-        let committed = self.commit_events(checkpoint.number, &commit.rows, &commit.replaces).await?;
+        let committed = self.commit_events(checkpoint.number, commit.rows, &commit.replaces).await?;
         self.base = checkpoint.number;
         self.append_outbox(checkpoint.number, &checkpoint.outbox).await?;
         info!(checkpoint = checkpoint.number, rows = committed.added, replaced = committed.replaced, "committed");
@@ -127,11 +134,11 @@ impl Writer {
     async fn commit_events(
         &mut self,
         number: i64,
-        rows: &[FileEvent],
+        mut rows: Vec<FileEvent>,
         replaces: &[(String, NaiveDate)],
     ) -> Result<Committed> {
         let application = self.connection.to_string();
-        let dates = dates(rows, replaces);
+        let dates = dates(&rows, replaces);
         let mut unclear = None;
         for _ in 0..limits::COMMIT_ATTEMPTS {
             self.events.refresh().await?;
@@ -153,7 +160,8 @@ impl Writer {
             }
             let files = self.events.files_of(&dates).await?;
             self.index.cover(&self.events, &files).await?;
-            let (actions, committed) = self.prepare(&files, rows, replaces).await?;
+            let inserted = self.stamp(&mut rows).await?;
+            let (actions, committed) = self.prepare(&files, &rows, replaces).await?;
             self.index.pending = committed;
             let operation = if committed.replaced == 0 {
                 append(TableName::FileEvents)
@@ -161,9 +169,11 @@ impl Writer {
                 DeltaOperation::Update { predicate: None }
             };
             let run_id = self.run_id.to_string();
+            let mut transactions = vec![(application.as_str(), number)];
+            transactions.extend(inserted.map(|inserted| (LATEST_INSERTED, inserted)));
             let intent = Intent {
                 operation,
-                transaction: Some((&application, number)),
+                transactions,
                 metadata: metadata([("waybill.run_id", run_id), ("waybill.checkpoint", number.to_string())]),
             };
             match self.events.try_commit(actions, intent).await {
@@ -179,6 +189,19 @@ impl Writer {
                 format!("other writers took {} versions of `file_events` in a row", limits::COMMIT_ATTEMPTS),
             )
         }))
+    }
+
+    /// Gives the rows an `inserted_at` that is later than every one in the open version; returns it, µs since 1970.
+    async fn stamp(&self, rows: &mut [FileEvent]) -> Result<Option<i64>> {
+        let Some(wished) = rows.iter().map(|row| row.inserted_at.timestamp_micros()).max() else { return Ok(None) };
+        let inserted = wished.max(self.events.transaction(LATEST_INSERTED).await?.saturating_add(1));
+        let time = Time::from_timestamp_micros(inserted).ok_or_else(|| {
+            Error::new(Code::LakeDamaged, format!("the latest `inserted_at` is no time: {inserted} µs"))
+        })?;
+        for row in rows {
+            row.inserted_at = time;
+        }
+        Ok(Some(inserted))
     }
 
     /// Decides, for the open version, what is new and what gives way, and writes the files for it.
@@ -284,7 +307,7 @@ pub(super) async fn append_once<R: Row>(at: &Location, application: &str, number
         };
         let actions = adds.iter().cloned().map(Action::Add).collect();
         let intent =
-            Intent { operation: append(R::TABLE), transaction: Some((application, number)), metadata: Vec::new() };
+            Intent { operation: append(R::TABLE), transactions: vec![(application, number)], metadata: Vec::new() };
         match table.try_commit(actions, intent).await {
             Ok(Attempt::Won) => return Ok(()),
             Ok(Attempt::Lost) => {}
@@ -306,7 +329,7 @@ pub(super) async fn append_rows<R: Row>(at: &Location, rows: &[R]) -> Result<()>
     let adds = table.write(vec![batch::to_batch(rows)?]).await?;
     for _ in 0..limits::COMMIT_ATTEMPTS {
         let actions = adds.iter().cloned().map(Action::Add).collect();
-        let intent = Intent { operation: append(R::TABLE), transaction: None, metadata: Vec::new() };
+        let intent = Intent { operation: append(R::TABLE), transactions: Vec::new(), metadata: Vec::new() };
         match table.try_commit(actions, intent).await? {
             Attempt::Won => return Ok(()),
             Attempt::Lost => table.refresh().await?,

@@ -119,7 +119,7 @@ async fn merge(table: &mut Table, group: Vec<DataFile>, target_bytes: u64) -> Re
         }
         let target_size = i64::try_from(target_bytes).unwrap_or(i64::MAX);
         let operation = DeltaOperation::Optimize { predicate: None, target_size };
-        let intent = Intent { operation, transaction: None, metadata: Vec::new() };
+        let intent = Intent { operation, transactions: Vec::new(), metadata: Vec::new() };
         let attempt = table.try_commit(actions, intent).await?;
         table.refresh().await?;
         match attempt {

@@ -223,6 +223,22 @@ impl Lake {
         self.put(paths::tokens(&self.at.root), bytes, over, "cannot write the API tokens".to_owned()).await
     }
 
+    /// The document of the saved searches; nothing when there never was one.
+    ///
+    /// # Errors
+    /// `lake-unavailable`.
+    pub async fn saved_searches(&self) -> Result<Option<Versioned>> {
+        self.document(&paths::saved_searches(&self.at.root)).await
+    }
+
+    /// Writes the document of the saved searches: as a new one, or over the version that was read.
+    ///
+    /// # Errors
+    /// `connection-conflict` when somebody else was faster; `lake-unavailable`.
+    pub async fn put_saved_searches(&self, bytes: Vec<u8>, over: Option<&Versioned>) -> Result<()> {
+        self.put(paths::saved_searches(&self.at.root), bytes, over, "cannot write the saved searches".to_owned()).await
+    }
+
     /// The lake's own rules of risk; nothing where the default ones apply.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //!        changes/ scope_members/                  Delta tables
 //!        connections/<id>.json                    registry
 //!        serve/tokens.json                        hashes of the server's API tokens
+//!        serve/searches.json                      saved searches
 //!        risk.toml                                rules of risk, where they are not the default ones
 //!        checkpoints/<id>/<n>.json                state of a connection; the log of file_events names the effective n
 //! ```
@@ -25,6 +26,11 @@ pub(crate) fn connection(root: &Path, id: Uuid) -> Path {
 /// The document of the server's API tokens.
 pub(crate) fn tokens(root: &Path) -> Path {
     root.clone().join("serve").join("tokens.json")
+}
+
+/// The document of the saved searches.
+pub(crate) fn saved_searches(root: &Path) -> Path {
+    root.clone().join("serve").join("searches.json")
 }
 
 /// The rules of risk.

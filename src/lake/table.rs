@@ -65,8 +65,8 @@ pub(super) enum Attempt {
 pub(super) struct Intent<'a> {
     /// The operation in Delta's words.
     pub(super) operation: DeltaOperation,
-    /// The transaction `(application, version)` that it carries.
-    pub(super) transaction: Option<(&'a str, i64)>,
+    /// The transactions `(application, version)` that it carries.
+    pub(super) transactions: Vec<(&'a str, i64)>,
     /// Keys for the commit's own record, for a person who reads the log.
     pub(super) metadata: Vec<(String, serde_json::Value)>,
 }
@@ -276,7 +276,7 @@ impl Table {
     pub(super) async fn try_commit(&mut self, actions: Vec<Action>, intent: Intent<'_>) -> Result<Attempt> {
         let snapshot = self.delta.snapshot().map_err(|error| self.error(error, "cannot commit to"))?;
         let mut properties = CommitProperties::default().with_max_retries(0).with_metadata(intent.metadata);
-        if let Some((application, version)) = intent.transaction {
+        for (application, version) in intent.transactions {
             properties = properties.with_application_transaction(Transaction::new(application, version));
         }
         let committed = CommitBuilder::from(properties)

@@ -3,16 +3,18 @@
 //! A page begins where the last one ended, by the value of its order and the event's id, and never by counting rows: so
 //! the thousandth page costs what the first one does.
 
+use std::collections::HashMap;
+
 use arrow::datatypes::DataType;
 use chrono::NaiveDate;
 use datafusion::common::ScalarValue;
 use datafusion::dataframe::DataFrame;
 use datafusion::functions_aggregate::expr_fn::{count, max, min};
 use datafusion::logical_expr::{Expr, cast, lit};
-use datafusion::prelude::{col, date_trunc};
+use datafusion::prelude::{col, date_trunc, lower};
 use serde_json::{Map, Value};
 
-use super::query::Query;
+use super::query::{Place, Query, Term};
 use super::{Search, query_error};
 use crate::clock::Time;
 use crate::error::{Code, Error, Result};
@@ -40,7 +42,15 @@ pub struct Order<'a> {
     pub is_descending: bool,
 }
 
-/// A place in an order: an event's value and its id.
+impl Order<'_> {
+    /// Whether the greatest id comes first among equals. What was inserted at the same time is ordered by its id in the same
+    /// direction, so that the order is that of the events' places.
+    pub fn ties_fall(self) -> bool {
+        self.is_descending && self.column == "inserted_at"
+    }
+}
+
+/// A mark in an order: an event's value and its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// The value as JSON has it; nothing where the event has none.
@@ -54,6 +64,8 @@ pub struct Mark {
 pub enum Near {
     /// At the first event.
     Start,
+    /// After so many events, which costs the more the more there are.
+    Skip(usize),
     /// With the event that follows.
     After(Mark),
     /// It ends with the event before.
@@ -129,9 +141,10 @@ impl Search {
             let is_descending = order.is_descending != is_backwards;
             let by = vec![
                 col(order.column).sort(!is_descending, is_backwards),
-                col("event_id").sort(!is_backwards, false),
+                col("event_id").sort(order.ties_fall() == is_backwards, false),
             ];
-            frame = frame.sort(by)?.limit(0, Some(limit + 1))?;
+            let skip = if let Near::Skip(skip) = near { *skip } else { 0 };
+            frame = frame.sort(by)?.limit(skip, Some(limit + 1))?;
             if columns.is_empty() {
                 return Ok(frame);
             }
@@ -148,6 +161,105 @@ impl Search {
             rows.reverse();
         }
         Ok(Leaf { rows, has_more })
+    }
+
+    /// How many events there are. It belongs to a page, and is not recorded beside it.
+    ///
+    /// # Errors
+    /// Like [`Search::answer`](Search::answer) and [`Answer::next`](super::Answer::next).
+    pub async fn count(&self, query: &Query, now: Time) -> Result<u64> {
+        let frame = self.events(Look { query, now, text: "" }, &[]).await?;
+        let frame = frame.aggregate(Vec::new(), vec![count(lit(1)).alias("events")]);
+        let frame = frame.map_err(|error| query_error(error, Code::QueryInvalid))?;
+        let rows = self.beside(frame.into_unoptimized_plan()).await?.objects().await?;
+        Ok(rows.first().and_then(|row| row.get("events")).and_then(Value::as_u64).unwrap_or_default())
+    }
+
+    /// An event's value of a column, which tells its place in an order by it; nothing when there is no such event. Not
+    /// recorded: it belongs to a page.
+    ///
+    /// # Errors
+    /// Like [`Search::answer`](Search::answer) and [`Answer::next`](super::Answer::next).
+    pub async fn mark(&self, column: &str, event_id: &str) -> Result<Option<Mark>> {
+        let frame = self.table(if is_of_file_events(column) { "file_events" } else { "events" }).await?;
+        let frame = frame.filter(col("event_id").eq(lit(event_id))).and_then(|frame| frame.select_columns(&[column]));
+        let frame = frame.map_err(|error| query_error(error, Code::QueryInvalid))?;
+        let rows = self.beside(frame.into_unoptimized_plan()).await?.objects().await?;
+        let value = |row: &JsonRow| match row.get(column) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) => Some(text.clone()),
+            Some(other) => Some(other.to_string()),
+        };
+        Ok(rows.first().map(|row| Mark { value: value(row), event_id: event_id.to_owned() }))
+    }
+
+    /// Adds the columns of risk to events of `file_events`, which is cheaper than to sort by what has them. Not recorded: it
+    /// belongs to a page.
+    ///
+    /// # Errors
+    /// Like [`Search::answer`](Search::answer) and [`Answer::next`](super::Answer::next).
+    pub async fn add_risk(&self, rows: &mut [JsonRow]) -> Result<()> {
+        let text = |row: &JsonRow, name: &str| row.get(name).and_then(Value::as_str).map(str::to_owned);
+        let mut days: Vec<NaiveDate> = rows.iter().filter_map(|row| text(row, "event_date")?.parse().ok()).collect();
+        days.sort_unstable();
+        days.dedup();
+        let ids: Vec<Expr> = rows.iter().filter_map(|row| text(row, "event_id")).map(lit).collect();
+        let frame = self.table("events").await?;
+        let build = || {
+            let days = days
+                .iter()
+                .map(|day| lit(ScalarValue::Date32(Some(arrow::datatypes::Date32Type::from_naive_date(*day)))));
+            let names: Vec<String> = frame.schema().fields().iter().map(|field| field.name().clone()).collect();
+            let mut wanted: Vec<&str> =
+                names.iter().map(String::as_str).filter(|name| !is_of_file_events(name)).collect();
+            wanted.push("event_id");
+            frame
+                .filter(col("event_date").in_list(days.collect(), false))?
+                .filter(col("event_id").in_list(ids, false))?
+                .select_columns(&wanted)
+        };
+        let frame: DataFrame = build().map_err(|error| query_error(error, Code::QueryInvalid))?;
+        let found = self.beside(frame.into_unoptimized_plan()).await?.objects().await?;
+        let mut by_id: HashMap<String, JsonRow> =
+            found.into_iter().filter_map(|row| Some((text(&row, "event_id")?, row))).collect();
+        for row in rows {
+            let risk = text(row, "event_id").and_then(|id| by_id.remove(&id));
+            row.extend(risk.unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// How many events there are of each value of a term (each element, if it is a list), the most first, at most `limit`.
+    /// Values that differ in case only count as one, in one of their spellings; events without a value do not count.
+    ///
+    /// # Errors
+    /// Like [`Search::answer`](Search::answer) and [`Answer::next`](super::Answer::next).
+    pub async fn groups(&self, look: Look<'_>, term: Term, limit: usize) -> Result<Vec<(String, u64)>> {
+        let columns: Vec<&str> = term.column().into_iter().collect();
+        let frame = self.events(look, &columns).await?;
+        let build = || -> datafusion::error::Result<DataFrame> {
+            let mut frame = frame.select(vec![term.value().alias("value")])?;
+            if term.kind().is_list() && term.is_known_to_mail() {
+                frame = frame.unnest_columns(&["value"])?;
+            }
+            let value = || cast(col("value"), DataType::Utf8);
+            frame
+                .filter(col("value").is_not_null())?
+                .aggregate(
+                    vec![lower(value()).alias("folded")],
+                    vec![min(value()).alias("value"), count(lit(1)).alias("events")],
+                )?
+                .sort(vec![col("events").sort(false, false), col("value").sort(true, false)])?
+                .limit(0, Some(limit))?
+                .select_columns(&["value", "events"])
+        };
+        let frame = build().map_err(|error| query_error(error, Code::QueryInvalid))?;
+        let rows = self.answer(frame.into_unoptimized_plan(), look.text).await?.objects().await?;
+        let group = |row: &JsonRow| {
+            let value = row.get("value").and_then(Value::as_str).unwrap_or_default().to_owned();
+            (value, row.get("events").and_then(Value::as_u64).unwrap_or_default())
+        };
+        Ok(rows.iter().map(group).collect())
     }
 
     /// How many events were sent when; only times that have some.
@@ -211,22 +323,41 @@ impl Search {
         Ok(rows.iter().map(share).collect())
     }
 
+    /// All events in an order, as they come: of each the values of these terms, under their names; of `event.id` the
+    /// [`Place`].
+    ///
+    /// # Errors
+    /// Like [`Search::answer`](Search::answer).
+    pub async fn all_terms(&self, look: Look<'_>, terms: &[Term], order: Order<'_>) -> Result<super::Answer> {
+        let mut columns: Vec<&str> = terms.iter().filter_map(|term| term.column()).collect();
+        columns.push(order.column);
+        let frame = self.events(look, &columns).await?;
+        let build = || {
+            let by = vec![
+                col(order.column).sort(!order.is_descending, false),
+                col("event_id").sort(!order.ties_fall(), false),
+            ];
+            let value = |term: &Term| match term.name() {
+                "event.id" => Place::expression(),
+                _ => term.value(),
+            };
+            frame.sort(by)?.select(terms.iter().map(|term| value(term).alias(term.name())).collect::<Vec<_>>())
+        };
+        let frame: DataFrame = build().map_err(|error| query_error(error, Code::QueryInvalid))?;
+        self.answer(frame.into_unoptimized_plan(), look.text).await
+    }
+
     /// All events with these columns in an order, as they come.
     ///
     /// # Errors
     /// Like [`Search::answer`](Search::answer).
-    pub async fn all_events(
-        &self,
-        look: Look<'_>,
-        columns: &[&str],
-        order: Order<'_>,
-    ) -> Result<super::Answer> {
+    pub async fn all_events(&self, look: Look<'_>, columns: &[&str], order: Order<'_>) -> Result<super::Answer> {
         let mut named = columns.to_vec();
         named.push(order.column);
         let frame = self.events(look, &named).await?;
         let build = || {
-            let by = vec![col(order.column).sort(!order.is_descending, false), col("event_id").sort(true, false)];
-            frame.sort(by)?.select_columns(columns)
+            let ids = col("event_id").sort(!order.ties_fall(), false);
+            frame.sort(vec![col(order.column).sort(!order.is_descending, false), ids])?.select_columns(columns)
         };
         let frame = build().map_err(|error| query_error(error, Code::QueryInvalid))?;
         self.answer(frame.into_unoptimized_plan(), look.text).await
@@ -241,7 +372,8 @@ fn is_of_file_events(column: &str) -> bool {
 /// What comes after a mark, or before it.
 fn beyond(order: Order<'_>, mark: &Mark, kind: &DataType, is_backwards: bool) -> datafusion::error::Result<Expr> {
     let (key, id) = (|| col(order.column), || col("event_id"));
-    let later_id = if is_backwards { id().lt(lit(&mark.event_id)) } else { id().gt(lit(&mark.event_id)) };
+    let do_ids_fall = order.ties_fall() != is_backwards;
+    let later_id = if do_ids_fall { id().lt(lit(&mark.event_id)) } else { id().gt(lit(&mark.event_id)) };
     let Some(text) = &mark.value else {
         let among_equals = key().is_null().and(later_id);
         return Ok(if is_backwards { key().is_not_null().or(among_equals) } else { among_equals });

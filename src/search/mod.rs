@@ -9,7 +9,9 @@
 
 mod answer;
 mod bloom;
+pub mod browse;
 mod catalog;
+pub mod csv;
 mod engine;
 mod evidence;
 mod functions;
@@ -129,6 +131,11 @@ impl Search {
             open.failed(error);
         }
         answer
+    }
+
+    /// Answers what belongs to a question that is recorded already: how many there are beside the page that was asked for.
+    async fn beside(&self, plan: LogicalPlan) -> Result<Answer> {
+        self.begin(plan, &mut None).await
     }
 
     async fn begin(&self, plan: LogicalPlan, open: &mut Option<Open>) -> Result<Answer> {

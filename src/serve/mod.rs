@@ -1,4 +1,4 @@
-//! `waybill serve`: the web console, for people with a browser and for programs with a token.
+//! `waybill serve`: the web console for people with a browser, and the HTTP API for programs with a token.
 //!
 //! ```text
 //!   listen ─▶ headers ─▶ problem ─▶ time limit ─▶ auth: who asks ─▶ auth: from where ─▶ a page of the console
@@ -13,6 +13,7 @@
 //! May use: `doctor`, `connection`, `lake`, `run`, `search`, `source`, `event`, `job`, and the base. Only it, the simulator and the health page of the schedule know
 //! `axum`.
 
+mod api;
 pub(crate) mod auth;
 mod config;
 pub(crate) mod console;
@@ -20,6 +21,7 @@ pub(crate) mod form;
 mod headers;
 mod listen;
 pub(crate) mod problem;
+pub(crate) mod saved;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -60,8 +62,9 @@ pub(crate) struct Server {
     /// Requests for consent that are under way.
     pub(crate) consents: console::connections::consent::Pending,
     /// What answers questions on the lake.
-    #[expect(dead_code, reason = "Forensic Search in the console and the API, which come next, ask it")]
     pub(crate) engine: Engine,
+    /// How many events the questions of the API have.
+    pub(crate) totals: api::Totals,
     policies: Policies,
     /// Endpoints of connections that are added here, where they are not the cloud's own.
     pub(crate) endpoints: Overrides,
@@ -115,10 +118,17 @@ pub async fn start(lake: Lake, clock: Clock, address: &str, config: Config, oper
     let bound = listener.local_addr().or_error(Code::Configuration, doing())?;
     let url = format!("{}://{bound}", if acceptor.is_some() { "https" } else { "http" });
     let engine = Engine::new(lake.clone(), clock.clone())?;
-    let (consents, policies, endpoints) = (Default::default(), config.policies, config.endpoints);
-    let server = Arc::new(Server { lake, clock, site, consents, engine: engine.clone(), policies, endpoints, auth });
+    let (consents, totals, policies, endpoints) =
+        (Default::default(), Default::default(), config.policies, config.endpoints);
+    let server =
+        Arc::new(Server { lake, clock, site, consents, engine: engine.clone(), totals, policies, endpoints, auth });
     let stop = CancellationToken::new();
-    let listening = tokio::spawn(listen::listen(listener, acceptor, router(server, console::routes()), stop.clone()));
+    let listening = tokio::spawn(listen::listen(
+        listener,
+        acceptor,
+        router(server, console::routes().merge(api::routes())),
+        stop.clone(),
+    ));
     Ok(Running { url, stop, listening, engine })
 }
 

@@ -49,6 +49,10 @@ impl IntoResponse for Problem {
     }
 }
 
+/// In an answer's extensions: it says itself what failed, in the form that whoever asked expects.
+#[derive(Clone, Copy)]
+pub(crate) struct Written;
+
 #[derive(Clone)]
 struct Carried {
     code: Code,
@@ -111,7 +115,8 @@ pub(super) async fn render(State(server): State<Shared>, request: Request, next:
     let may_sign_in_first = wants_page && request.method() == Method::GET && !path.starts_with("/sign-in");
     let response = next.run(request).await;
     let status = response.status();
-    let is_written = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    let is_page = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    let is_written = is_page || response.extensions().get::<Written>().is_some();
     if !(status.is_client_error() || status.is_server_error()) || is_written {
         return response;
     }

@@ -34,6 +34,7 @@ impl Tested {
             clock,
             site,
             consents: Default::default(),
+            totals: Default::default(),
             endpoints: config.endpoints,
             auth,
         });

@@ -70,6 +70,21 @@ class Lake:
         return [json.loads(line) for line in self.waybill("sql", "--format", "ndjson", query).split("\n") if line]
 
 
+@contextlib.contextmanager
+def serve(lake, *arguments):
+    """`waybill serve` in a process of its own; gives what it announced."""
+    addresses = [] if arguments else ["--http", "127.0.0.1:0"]
+    command = [WAYBILL, "--lake", lake.url, "serve", *addresses, *arguments]
+    process = subprocess.Popen(command, env=lake.environment, stdout=subprocess.PIPE, text=True)
+    try:
+        line = process.stdout.readline()
+        assert line, f"{command} did not start"
+        yield json.loads(line)
+    finally:
+        process.terminate()
+        process.wait()
+
+
 def run_checks(checks):
     """Runs functions that are named as the sentences that they prove; ends the process with 1 if one fails."""
     failed = 0

@@ -17,3 +17,10 @@ fn python_computes_the_same_digests_from_the_same_mails() {
         python("digests.py", &[corpus().to_str().unwrap()]);
     }
 }
+
+#[test]
+fn the_replaced_products_own_client_searches_pages_groups_and_resumes() {
+    if !is_offline() {
+        python("incydr_client.py", &[]);
+    }
+}

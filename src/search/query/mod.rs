@@ -12,6 +12,7 @@ mod compile;
 mod criteria;
 mod finding;
 mod json;
+mod place;
 mod plan;
 mod sql;
 mod term;
@@ -24,6 +25,7 @@ use datafusion::logical_expr::Expr;
 
 pub use self::criteria::Criteria;
 pub use self::finding::{Finding, FindingKind};
+pub use self::place::Place;
 pub use self::sql::{Selection, Sort};
 pub use self::term::{Kind, Term};
 use self::value::Given;

@@ -8,6 +8,7 @@
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr, lit};
 use datafusion::prelude::{coalesce, col};
+use serde_json::Value as Json;
 
 use super::Operator;
 
@@ -341,6 +342,18 @@ impl Term {
             Constant(value) => lit(value),
             Holds::Nothing => Expr::Literal(ScalarValue::Utf8(None), None),
         }
+    }
+
+    /// Its value in a row of `events` that was written as JSON; null, or an empty list, where the event has none.
+    pub fn of_row(self, row: &serde_json::Map<String, Json>) -> Json {
+        let column = |name: &str| row.get(name).filter(|value| !value.is_null()).cloned();
+        let value = match self.0.holds {
+            Column(name) => column(name),
+            First(first, second) => column(first).or_else(|| column(second)),
+            Constant(value) => Some(Json::from(value)),
+            Holds::Nothing => None,
+        };
+        value.unwrap_or_else(|| if self.kind().is_list() { Json::Array(Vec::new()) } else { Json::Null })
     }
 
     pub(super) fn holds(self) -> Holds {

@@ -6,7 +6,7 @@ use chrono::{DateTime, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 use serde_json::json;
 
 use super::finding::{Finding, FindingKind};
-use super::{Operator, Term};
+use super::{Operator, Place, Term};
 use crate::clock::Time;
 use crate::limits;
 use crate::search::query::term::Kind;
@@ -270,7 +270,7 @@ pub(super) fn check(term: Term, operator: Operator, given: Given) -> Result<Valu
         }
         (Kind::Flag, _) => flag(values[0]).map(Value::Flag),
         (Kind::Hash, _) => values.iter().map(|value| hash(term, value)).collect::<Option<_>>().map(Value::Texts),
-        (Kind::Identifier, _) => Some(Value::Texts(values.iter().map(|value| value.trim().to_owned()).collect())),
+        (Kind::Identifier, _) => Some(Value::Texts(values.iter().map(|value| identifier(term, value)).collect())),
         (Kind::Text, _) => Some(Value::Texts(values.iter().map(|value| (*value).to_owned()).collect())),
         (Kind::Texts, _) => values.iter().map(|value| element(value)).collect::<Option<_>>().map(Value::Texts),
     };
@@ -319,6 +319,14 @@ fn hash(term: Term, text: &str) -> Option<String> {
         text.len() == digits && text.bytes().all(|digit| digit.is_ascii_hexdigit())
     };
     is_hash.then_some(text)
+}
+
+/// An event may be named by its id in the lake or by its place, as the API does.
+fn identifier(term: Term, text: &str) -> String {
+    match Place::parse(text) {
+        Some(place) if term.name() == "event.id" => place.event.to_string(),
+        _ => text.trim().to_owned(),
+    }
 }
 
 /// U+001F keeps the elements of a list apart where a pattern is tried on them.

@@ -19,6 +19,7 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{Column, JoinType, Result as PlanResult, ScalarValue};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
+use datafusion::execution::session_state::SessionState;
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::expr_fn::{array_agg, count, min, sum};
 use datafusion::functions_nested::expr_fn::{array_to_string, string_to_array};
@@ -178,7 +179,14 @@ impl TableProvider for EventsTable {
         let rules = rules.map_err(|error| DataFusionError::External(Box::new(error)))?;
         let names: Vec<&str> = wanted.iter().map(|place| self.schema.field(*place).name().as_str()).collect();
         let plan = Pipeline { base: &self.base, rules, filters }.plan(&names, limit)?;
-        state.create_physical_plan(&plan).await
+        // This plan becomes a part of the asker's, and is optimised again with it: joins may change sides then, which
+        // they cannot once filters are made from them.
+        let Some(session) = state.as_any().downcast_ref::<SessionState>() else {
+            return state.create_physical_plan(&plan).await;
+        };
+        let mut session = session.clone();
+        session.config_mut().options_mut().optimizer.enable_join_dynamic_filter_pushdown = false;
+        session.create_physical_plan(&plan).await
     }
 }
 

@@ -3,7 +3,7 @@
 //! | who | how | role |
 //! |---|---|---|
 //! | a person | signed in with the organisation's account (`oidc`), remembered by a cookie (`session`) | from the account |
-//! | a program | `Authorization: Bearer wb_…` (`token`) | the token's |
+//! | a program | `Authorization: Bearer wb_…`, or Basic with the token's name (`token`) | the token's |
 //! | whoever is at this machine | nothing, when the server listens on loopback and no sign-in is configured | `admin` |
 //!
 //! A cookie is sent by browsers whichever page makes them ask, so a change needs more than the cookie: [`guard`] looks at
@@ -24,14 +24,14 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use maud::html;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
 use self::oidc::Provider;
 use self::session::{Attempts, Sessions};
-use self::token::Tokens;
+use self::token::{ApiToken, Tokens};
 use super::console::layout::{Page, page};
 use super::form::Form;
 use super::headers::Site;
@@ -125,10 +125,6 @@ impl Viewer {
     ///
     /// # Errors
     /// `not-allowed` below the role `analyst`.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "Forensic Search in the console and the API, which come next, ask so")
-    )]
     pub(crate) fn asker(&self, surface: Surface) -> Result<Asker> {
         self.require(Role::Analyst)?;
         let (who, address, policy) = (self.who.clone(), self.address.clone(), Arc::clone(&self.policy));
@@ -243,6 +239,44 @@ impl Auth {
     }
 }
 
+/// What a program presents: an API token, perhaps with its name.
+#[derive(Debug)]
+pub(crate) enum Credentials {
+    /// `Bearer`, RFC 6750.
+    Bearer(Secret<String>),
+    /// `Basic`, RFC 7617: the token's name and its text.
+    Named(String, Secret<String>),
+}
+
+impl Credentials {
+    /// Those of an `Authorization` header; nothing when it is of another form.
+    pub(crate) fn of(header: &HeaderValue) -> Option<Self> {
+        let (scheme, presented) = header.to_str().ok()?.split_once(' ')?;
+        let presented = presented.trim();
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return Some(Self::Bearer(Secret::new(presented.to_owned())));
+        }
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return None;
+        }
+        let text = String::from_utf8(STANDARD.decode(presented).ok()?).ok()?;
+        let (name, token) = text.split_once(':')?;
+        Some(Self::Named(name.to_owned(), Secret::new(token.to_owned())))
+    }
+
+    fn token(&self) -> &str {
+        let (Self::Bearer(token) | Self::Named(_, token)) = self;
+        token.expose()
+    }
+
+    fn is_name(&self, token: &ApiToken) -> bool {
+        match self {
+            Self::Bearer(_) => true,
+            Self::Named(name, _) => token.is_called(name),
+        }
+    }
+}
+
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(';')).find_map(|pair| {
@@ -278,12 +312,9 @@ impl Server {
     async fn viewer(&self, headers: &HeaderMap) -> Result<Option<Viewer>> {
         if let Some(header) = headers.get(AUTHORIZATION) {
             let refused = || Error::new(Code::NotSignedIn, "the API token is not known, or has expired");
-            let bearer = header.to_str().ok().and_then(|header| header.split_once(' '));
-            let (scheme, presented) = bearer.ok_or_else(refused)?;
-            if !scheme.eq_ignore_ascii_case("bearer") {
-                return Err(refused());
-            }
-            let token = Tokens::of(&self.lake).find(presented.trim(), self.clock.now()).await?.ok_or_else(refused)?;
+            let credentials = Credentials::of(header).ok_or_else(refused)?;
+            let token = Tokens::of(&self.lake).find(credentials.token(), self.clock.now()).await?;
+            let token = token.filter(|token| credentials.is_name(token)).ok_or_else(refused)?;
             let who = format!("token:{}", token.name);
             let (address, policy) = (None, Arc::default());
             let form_token = random_text()?;

@@ -37,6 +37,13 @@ pub struct ApiToken {
     pub expires: Time,
 }
 
+impl ApiToken {
+    /// Whether this is its name, whatever the case.
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        self.name.to_lowercase() == name.trim().to_lowercase()
+    }
+}
+
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Document {
     /// Counts the changes.
@@ -78,7 +85,7 @@ impl<'a> Tokens<'a> {
         }
         self.lake.create().await?;
         let (mut document, version) = self.read().await?;
-        if document.tokens.iter().any(|token| is_called(token, &name)) {
+        if document.tokens.iter().any(|token| token.is_called(&name)) {
             return Err(Error::new(Code::Usage, format!("there is an API token `{name}` already")));
         }
         let text = Secret::new(format!("{PREFIX}{}", random_text()?.expose()));
@@ -95,7 +102,7 @@ impl<'a> Tokens<'a> {
     /// `usage` when there is none of that name; else like [`Self::add`].
     pub async fn remove(&self, name: &str, by: &str, now: Time) -> Result<ApiToken> {
         let (mut document, version) = self.read().await?;
-        let index = document.tokens.iter().position(|token| is_called(token, name));
+        let index = document.tokens.iter().position(|token| token.is_called(name));
         let index = index.ok_or_else(|| Error::new(Code::Usage, format!("there is no API token `{name}`")))?;
         let removed = document.tokens.remove(index);
         let detail = format!("API token `{}` with the role `{}`", removed.name, removed.role);
@@ -107,7 +114,7 @@ impl<'a> Tokens<'a> {
     ///
     /// # Errors
     /// `lake-unavailable`, `lake-damaged`.
-    pub(super) async fn find(&self, presented: &str, now: Time) -> Result<Option<ApiToken>> {
+    pub(crate) async fn find(&self, presented: &str, now: Time) -> Result<Option<ApiToken>> {
         // What cannot be a token costs no request to the storage.
         if presented.len() != PREFIX.len() + 43 || !presented.starts_with(PREFIX) {
             return Ok(None);
@@ -152,10 +159,6 @@ impl<'a> Tokens<'a> {
         };
         self.lake.record(&[change], "tokens", document.revision).await
     }
-}
-
-fn is_called(token: &ApiToken, name: &str) -> bool {
-    token.name.to_lowercase() == name.trim().to_lowercase()
 }
 
 fn hash(text: &str) -> String {
