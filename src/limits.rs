@@ -320,6 +320,12 @@ pub const CONSOLE_ADDRESS_BYTES: usize = 32 * 1024;
 /// Groups within groups that the console's builder shows side by side; deeper ones nobody can read.
 pub const CONSOLE_GROUP_DEPTH: usize = 5;
 
+/// Filters that the console's builder shows; each is a row with every field to choose from.
+pub const CONSOLE_FILTERS: usize = 100;
+
+/// Bars of the console's histogram; more are thinner than a line.
+pub const CONSOLE_BARS: i64 = 100;
+
 /// Events on a page of the console.
 pub const CONSOLE_PAGE_ROWS: usize = 100;
 

@@ -19,7 +19,7 @@
 use chrono::{Duration, NaiveDate, NaiveDateTime};
 use serde_json::{Value, json};
 
-use super::fields::{self, Field, OPERATORS, SHOWN_AT_FIRST};
+use super::fields::{self, Field, SHOWN_AT_FIRST, Visible};
 use crate::clock::Time;
 use crate::error::{Code, Error, Result};
 use crate::limits;
@@ -135,11 +135,13 @@ impl Address {
         }
         let mut address = Self::default();
         let (mut from, mut to, mut range, mut edit) = (String::new(), String::new(), String::new(), None);
+        let (mut was, mut filters) = (String::new(), 0);
         let mut groups = vec![Group::default()];
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             let text = value.trim().to_owned();
             match name.as_ref() {
                 "range" => range = text,
+                "was" => was = text,
                 "from" => from = text,
                 "to" => to = text,
                 "match" => groups[0].is_any = text == "OR",
@@ -147,6 +149,10 @@ impl Address {
                 "g" => groups.push(Group { is_any: text == "OR", members: Vec::new() }),
                 "e" => close(&mut groups),
                 "f" => {
+                    filters += 1;
+                    if filters > limits::CONSOLE_FILTERS {
+                        return Err(too_many());
+                    }
                     if let Some(group) = groups.last_mut() {
                         let filter = Filter { term: text, operator: "IS".to_owned(), values: Vec::new() };
                         group.members.push(Member::Filter(filter));
@@ -171,7 +177,9 @@ impl Address {
             close(&mut groups);
         }
         address.root = groups.pop().unwrap_or_default();
-        address.range = Range::parse(&range, from, to);
+        // Who wrote a day and left the choice of spans as it was means the day.
+        let is_overwritten = was == range && !(from.is_empty() && to.is_empty());
+        address.range = Range::parse(if is_overwritten { "custom" } else { &range }, from, to);
         if let Some(edit) = edit {
             address.root.apply(&edit);
             address.is_draft = true;
@@ -234,6 +242,21 @@ impl Address {
         Self { place: Place::Start, is_draft: false, ..self.clone() }
     }
 
+    /// The same search in another order, from its first page on.
+    pub(super) fn sorted(&self, term: &str, is_ascending: bool) -> Self {
+        Self { sort: term.to_owned(), is_ascending, ..self.from_start() }
+    }
+
+    /// The same search of another time, from its first page on.
+    pub(super) fn within(&self, range: Range) -> Self {
+        Self { range, ..self.from_start() }
+    }
+
+    /// The same search at another place.
+    pub(super) fn at(&self, place: Place) -> Self {
+        Self { place, is_draft: false, ..self.clone() }
+    }
+
     /// The same search with one more criterion, which all events meet.
     pub(super) fn with(&self, term: &str, operator: &str, value: &str) -> Self {
         let mut address = self.from_start();
@@ -254,11 +277,20 @@ impl Address {
         Self { range: Range::All, root: Group { is_any: false, members }, ..Self::default() }
     }
 
-    /// The columns that the table shows.
-    pub(super) fn shown(&self) -> Vec<&'static Field> {
-        let chosen: Vec<&str> = self.columns.iter().map(String::as_str).collect();
-        let chosen: &[&str] = if chosen.is_empty() { &SHOWN_AT_FIRST } else { &chosen };
-        chosen.iter().filter_map(|term| fields::of_term(term)).collect()
+    /// The columns that the table shows, of those that somebody may see.
+    pub(super) fn shown(&self, visible: &Visible) -> Vec<&'static Field> {
+        let of = |terms: &[&str]| -> Vec<_> {
+            terms.iter().filter_map(|term| fields::of_term(term)).filter(|field| visible.has(field)).collect()
+        };
+        let chosen = of(&self.columns.iter().map(String::as_str).collect::<Vec<_>>());
+        if chosen.is_empty() { of(&SHOWN_AT_FIRST) } else { chosen }
+    }
+
+    /// The field by which the events are sorted, and whether the greatest comes first. Who may not see the values does not
+    /// see their order either.
+    pub(super) fn order(&self, visible: &Visible) -> (&'static Field, bool) {
+        let chosen = fields::of_term(&self.sort).filter(|field| field.is_sortable && visible.has(field));
+        chosen.map_or((&fields::FIELDS[0], true), |field| (field, !self.is_ascending))
     }
 
     /// The search in the form of `POST /v2/file-events`.
@@ -282,6 +314,21 @@ impl Address {
         Ok(json!({"groupClause": "AND", "groups": groups}))
     }
 
+    /// Every filter, wherever it stands.
+    pub(super) fn filters(&self) -> Vec<&Filter> {
+        let mut left = vec![&self.root];
+        let mut filters = Vec::new();
+        while let Some(group) = left.pop() {
+            for member in &group.members {
+                match member {
+                    Member::Filter(filter) => filters.push(filter),
+                    Member::Group(group) => left.push(group),
+                }
+            }
+        }
+        filters
+    }
+
     /// The search of a query in that form, as good as the builder can show it.
     pub(super) fn of_groups(query: &Value) -> Self {
         let root = Group::of_json(query, "groupClause", "groups");
@@ -303,6 +350,12 @@ impl Address {
 fn too_deep() -> Error {
     let most = limits::CONSOLE_GROUP_DEPTH;
     Error::new(Code::RequestRefused, format!("groups may be nested {most} deep"))
+}
+
+fn too_many() -> Error {
+    let most = limits::CONSOLE_FILTERS;
+    let message = format!("the console shows searches of at most {most} filters; longer ones can be asked by the API");
+    Error::new(Code::RequestRefused, message)
 }
 
 fn close(groups: &mut Vec<Group>) {
@@ -425,10 +478,11 @@ impl Group {
             match member {
                 Member::Filter(filter) => {
                     text.append_pair("f", &filter.term).append_pair("o", &filter.operator);
-                    match filter.takes() {
-                        Takes::Nothing => {}
-                        Takes::One => drop(text.append_pair("v", &filter.values.join(" "))),
-                        Takes::Several => drop(text.append_pair("vs", &filter.values.join("\n"))),
+                    match (filter.takes(), filter.values.as_slice()) {
+                        (Takes::Nothing, _) => {}
+                        (Takes::One, []) => drop(text.append_pair("v", "")),
+                        (Takes::One, [value]) => drop(text.append_pair("v", value)),
+                        (_, values) => drop(text.append_pair("vs", &values.join("\n"))),
                     }
                 }
                 Member::Group(group) => {
@@ -470,14 +524,14 @@ impl Group {
     fn apply(&mut self, edit: &Edit) {
         match edit {
             Edit::AddFilter(path) => {
-                if let Some(group) = self.at(path) {
+                if let Some(group) = self.find(path) {
                     group.members.push(Member::Filter(Filter::new("file.name", "IS", "")));
                 }
             }
             Edit::AddGroup(path) => {
                 let blank = Member::Filter(Filter::new("file.name", "IS", ""));
                 if path.len() < limits::CONSOLE_GROUP_DEPTH
-                    && let Some(group) = self.at(path)
+                    && let Some(group) = self.find(path)
                 {
                     // Another way of joining than outside: else there would be no need for a group.
                     let inner = Self { is_any: !group.is_any, members: vec![blank.clone(), blank] };
@@ -486,7 +540,7 @@ impl Group {
             }
             Edit::Drop(path) => {
                 if let Some((last, parents)) = path.split_last()
-                    && let Some(group) = self.at(parents)
+                    && let Some(group) = self.find(parents)
                     && *last < group.members.len()
                 {
                     group.members.remove(*last);
@@ -495,10 +549,10 @@ impl Group {
         }
     }
 
-    fn at(&mut self, path: &[usize]) -> Option<&mut Self> {
+    fn find(&mut self, path: &[usize]) -> Option<&mut Self> {
         let Some((first, rest)) = path.split_first() else { return Some(self) };
         match self.members.get_mut(*first) {
-            Some(Member::Group(group)) => group.at(rest),
+            Some(Member::Group(group)) => group.find(rest),
             _ => None,
         }
     }
@@ -557,11 +611,9 @@ impl Filter {
 
     fn take(&mut self, name: &str, text: &str) {
         match name {
-            "o" => {
-                if OPERATORS.iter().any(|(operator, _)| *operator == text) {
-                    text.clone_into(&mut self.operator);
-                }
-            }
+            // Whether there is such an operator, the model says.
+            "o" => text.clone_into(&mut self.operator),
+            _ if self.takes() == Takes::Nothing => {}
             // One line that was written for an operator that takes several: commas part them, as people write lists.
             "v" if self.takes() == Takes::Several => self.values.extend(parts(text, &[',', ';', '\n'])),
             "v" if !text.is_empty() => self.values = vec![text.to_owned()],
@@ -586,11 +638,12 @@ impl Filter {
         self.term == "event.id" && self.operator == "EXISTS"
     }
 
-    fn to_json(&self) -> Value {
+    pub(super) fn to_json(&self) -> Value {
         let value = match self.takes() {
             Takes::Nothing => Value::Null,
-            Takes::One => self.value_for_model(self.values.first().map_or("", String::as_str)),
-            Takes::Several => self.values.iter().map(|value| self.value_for_model(value)).collect(),
+            // Several for an operator that takes one are given as they are: the model says what is wrong, and drops none.
+            Takes::One if self.values.len() < 2 => self.value_for_model(self.values.first().map_or("", String::as_str)),
+            _ => self.values.iter().map(|value| self.value_for_model(value)).collect(),
         };
         json!({"term": self.term, "operator": self.operator, "value": value})
     }

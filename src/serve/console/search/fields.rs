@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::search::Policy;
 use crate::search::query::Term;
 
 /// A field that pages offer.
@@ -55,7 +56,7 @@ const fn field(
     Field { term, column, label, group, looks, is_sortable }
 }
 
-/// Every field, by groups, the most asked first.
+/// Every field, by groups, the most asked first. The first one is that by which events are sorted usually.
 #[rustfmt::skip]
 pub(super) static FIELDS: [Field; 44] = [
     field("@timestamp", "observed_at", "Sent", "Event", Time),
@@ -137,6 +138,27 @@ impl Field {
     /// Whether only the view with the risk columns has it.
     pub(super) fn is_risk(&self) -> bool {
         self.group == "Risk"
+    }
+}
+
+/// Which fields somebody may see.
+pub(super) struct Visible<'a>(pub(super) &'a Policy);
+
+impl Visible<'_> {
+    /// Whether this one is among them.
+    pub(super) fn has(&self, field: &Field) -> bool {
+        !self.0.hidden_columns.iter().any(|column| column == field.column)
+    }
+
+    /// Whether the values of a term are; of one that nobody knows there are none.
+    pub(super) fn has_term(&self, term: &str) -> bool {
+        let column = Term::parse(term).and_then(Term::column);
+        !self.0.hidden_columns.iter().any(|hidden| Some(hidden.as_str()) == column)
+    }
+
+    /// All of them, in the order of pages.
+    pub(super) fn all(&self) -> impl Iterator<Item = &'static Field> {
+        FIELDS.iter().filter(|field| self.has(field))
     }
 }
 
