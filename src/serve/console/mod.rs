@@ -13,5 +13,8 @@ use super::Shared;
 
 /// Every page.
 pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/", get(async || Redirect::to("/connections"))).merge(connections::routes()).merge(search::routes())
+    Router::new()
+        .route("/", get(async || Redirect::to("/connections")))
+        .merge(connections::routes())
+        .merge(search::routes())
 }

@@ -163,7 +163,9 @@ impl Address {
                         filter.take(&name, &text);
                     }
                 }
-                "c" if fields::of_term(&text).is_some() && !address.columns.contains(&text) => address.columns.push(text),
+                "c" if fields::of_term(&text).is_some() && !address.columns.contains(&text) => {
+                    address.columns.push(text)
+                }
                 "s" if fields::of_term(&text).is_some_and(|field| field.is_sortable) => address.sort = text,
                 "d" => address.is_ascending = text == "asc",
                 "after" if !text.is_empty() => address.place = Place::After(text),
@@ -409,7 +411,10 @@ impl Range {
                     return Err(Error::new(Code::RequestRefused, "the range ends before it begins"));
                 }
                 if from.is_none() && to.is_none() {
-                    return Err(Error::new(Code::RequestRefused, "a range needs a time from which or up to which it goes"));
+                    return Err(Error::new(
+                        Code::RequestRefused,
+                        "a range needs a time from which or up to which it goes",
+                    ));
                 }
                 Ok((from, to))
             }
@@ -417,7 +422,8 @@ impl Range {
     }
 
     fn filters(&self) -> Result<Vec<Value>> {
-        let filter = |operator: &str, value: String| json!({"term": "@timestamp", "operator": operator, "value": value});
+        let filter =
+            |operator: &str, value: String| json!({"term": "@timestamp", "operator": operator, "value": value});
         if let Self::Last(span) = self {
             return Ok(vec![filter("WITHIN_THE_LAST", format!("P{}D", span.days))]);
         }
@@ -590,7 +596,8 @@ impl Group {
             let members = list("filters").iter().map(|filter| Member::Filter(Filter::of_json(filter))).collect();
             return Self { is_any: is_any("filterClause"), members };
         }
-        let groups = list(members).iter().map(|group| Member::Group(Self::of_json(group, "subgroupClause", "subgroups")));
+        let groups =
+            list(members).iter().map(|group| Member::Group(Self::of_json(group, "subgroupClause", "subgroups")));
         Self { is_any: is_any(clause), members: groups.collect() }
     }
 }

@@ -74,8 +74,8 @@ fn is_other(column: &str) -> bool {
 fn risk(row: &JsonRow) -> Markup {
     let one = |column: &str| texts(row, column).into_iter().next().unwrap_or_default();
     let (word, score) = (one("risk_severity"), one("risk_score"));
-    let [names, ids, weights] = ["risk_indicators", "risk_indicator_ids", "risk_indicator_weights"]
-        .map(|column| texts(row, column));
+    let [names, ids, weights] =
+        ["risk_indicators", "risk_indicator_ids", "risk_indicator_weights"].map(|column| texts(row, column));
     let indicators = names.iter().zip(&ids).zip(&weights);
     html! {
         h2 { "Risk" }
@@ -105,7 +105,7 @@ fn line(field: &Field, row: &JsonRow, back: &Address) -> Markup {
             @for value in &values {
                 dd {
                     @match field.looks {
-                        Looks::Time | Looks::Size => (whole(field.looks, value)) " " span.muted { (copied(std::slice::from_ref(value))) },
+                        Looks::Time | Looks::Size => { (whole(field.looks, value)) " " span.muted { (copied(std::slice::from_ref(value))) } }
                         Looks::Flag | Looks::Number => (whole(field.looks, value)),
                         _ => (copied(std::slice::from_ref(value))),
                     }
@@ -125,7 +125,9 @@ fn line(field: &Field, row: &JsonRow, back: &Address) -> Markup {
 
 /// Whether a filter can mean this very value: a wildcard in it would mean others too.
 fn can_be_asked(field: &Field, value: &str) -> bool {
-    !matches!(field.looks, Looks::Time | Looks::Size | Looks::Number) && !value.contains(['*', '?']) && value.len() < 500
+    !matches!(field.looks, Looks::Time | Looks::Size | Looks::Number)
+        && !value.contains(['*', '?'])
+        && value.len() < 500
 }
 
 /// Texts that one click selects whole.

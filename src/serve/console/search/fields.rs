@@ -130,11 +130,6 @@ pub(super) fn label(term: &str) -> Cow<'_, str> {
 }
 
 impl Field {
-    /// Its term in the search model.
-    pub(super) fn parsed(&self) -> Option<Term> {
-        Term::parse(self.term)
-    }
-
     /// Whether only the view with the risk columns has it.
     pub(super) fn is_risk(&self) -> bool {
         self.group == "Risk"
@@ -185,7 +180,7 @@ mod tests {
     #[test]
     fn every_field_is_the_term_and_the_column_that_it_says() {
         for field in &FIELDS {
-            let term = field.parsed().unwrap_or_else(|| panic!("`{}` is no term", field.term));
+            let term = Term::parse(field.term).unwrap_or_else(|| panic!("`{}` is no term", field.term));
             assert_eq!(term.column(), Some(field.column), "{}", field.term);
             assert!(GROUPS.contains(&field.group), "{}", field.group);
         }

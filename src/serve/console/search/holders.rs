@@ -84,9 +84,11 @@ pub(super) async fn page_of_holders(
 
 fn table_of(address: &Address, term: &str, heading: &str, shares: &[Share]) -> Markup {
     let caption = format!("{heading}, the first to have it first");
-    let name = |share: &Share| html! {
-        @if share.value.is_empty() || share.value.contains(['*', '?']) { (share.value) } @else {
-            a href=(address.with(term, "IS", &share.value).link()) { (share.value) }
+    let name = |share: &Share| {
+        html! {
+            @if share.value.is_empty() || share.value.contains(['*', '?']) { (share.value) } @else {
+                a href=(address.with(term, "IS", &share.value).link()) { (share.value) }
+            }
         }
     };
     html! {

@@ -48,7 +48,9 @@ pub(super) async fn page_of_results(
     let asked = question(&address, &visible);
     let (mut status, mut sql) = (StatusCode::OK, None);
     let outcome = match asked {
-        _ if address.is_draft => html! { p.muted { "Press " strong { "Search" } " when the filters are as you want them." } },
+        _ if address.is_draft => {
+            html! { p.muted { "Press " strong { "Search" } " when the filters are as you want them." } }
+        }
         Err(error) => {
             status = StatusCode::UNPROCESSABLE_ENTITY;
             failure("The search cannot be asked like this", &error)
@@ -57,9 +59,12 @@ pub(super) async fn page_of_results(
             sql = Some(query.sql(&selection(&address, &visible)?, now));
             match find(&server, &asker, &address, &query, now).await {
                 Ok(found) => shown(&address, &visible, &found),
-                Err(error) if error.code() == Code::NoLake => {
-                    alert(Kind::Info, "Nothing is recorded yet", "the lake gets its first events with the first run", None)
-                }
+                Err(error) if error.code() == Code::NoLake => alert(
+                    Kind::Info,
+                    "Nothing is recorded yet",
+                    "the lake gets its first events with the first run",
+                    None,
+                ),
                 Err(error) => {
                     status = problem::status(error.code());
                     tracing::warn!(code = %error.code(), %error, "a search failed");
