@@ -113,9 +113,9 @@ fn line(field: &Field, row: &JsonRow, back: &Address) -> Markup {
                         " " a href={ "/search/file?hash=" (value) } { "Who else had this file?" }
                     } @else if can_be_asked(field, value) {
                         " " a.quiet href=(Address::of(field.term, value).link())
-                            aria-label={ "All events with " (field.label) " " (value) } { "all" }
+                            aria-label={ "all events with " (field.label) " " (value) } { "all" }
                         " " a.quiet href=(back.with(field.term, "IS", value).link())
-                            aria-label={ "Of the results, those with " (field.label) " " (value) } { "filter" }
+                            aria-label={ "filter the results by " (field.label) " " (value) } { "filter" }
                     }
                 }
             }
