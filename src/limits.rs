@@ -314,6 +314,24 @@ pub const SEARCHES_WAITING: usize = 10_000;
 /// Bytes of a search's text that are recorded.
 pub const SEARCH_TEXT_KEPT_BYTES: usize = 64 * 1024;
 
+/// Bytes of the address of a search in the console: a list of some hundred hashes, and what browsers and proxies take.
+pub const CONSOLE_ADDRESS_BYTES: usize = 32 * 1024;
+
+/// Groups within groups that the console's builder shows side by side; deeper ones nobody can read.
+pub const CONSOLE_GROUP_DEPTH: usize = 5;
+
+/// Filters that the console's builder shows; each is a row with every field to choose from.
+pub const CONSOLE_FILTERS: usize = 100;
+
+/// Bars of the console's histogram; more are thinner than a line.
+pub const CONSOLE_BARS: i64 = 100;
+
+/// Events on a page of the console.
+pub const CONSOLE_PAGE_ROWS: usize = 100;
+
+/// Lines of each table that say who had a file.
+pub const CONSOLE_HOLDERS: usize = 200;
+
 /// Bytes of bloom filters that are kept between queries: two for each row and looked-up column, so 60 million rows.
 pub const BLOOMS_BYTES: usize = 128 * 1024 * 1024;
 

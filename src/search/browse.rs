@@ -262,7 +262,7 @@ impl Search {
         Ok(rows.iter().map(group).collect())
     }
 
-    /// How many events were sent when; only times that have some.
+    /// How many events were sent when; only times that have some. It belongs to a page, and is not recorded beside it.
     ///
     /// # Errors
     /// Like [`Search::answer`](Search::answer) and [`Answer::next`](super::Answer::next).
@@ -278,7 +278,7 @@ impl Search {
             frame.aggregate(vec![at], vec![count(lit(1)).alias("events")])?.sort(vec![col("at").sort(true, false)])
         };
         let frame = build().map_err(|error| query_error(error, Code::QueryInvalid))?;
-        let rows = self.answer(frame.into_unoptimized_plan(), look.text).await?.objects().await?;
+        let rows = self.beside(frame.into_unoptimized_plan()).await?.objects().await?;
         let read = |row: &JsonRow| {
             let text = row.get("at").and_then(Value::as_str).unwrap_or_default();
             let day = || Some(text.parse::<NaiveDate>().ok()?.and_hms_opt(0, 0, 0)?.and_utc());
@@ -290,6 +290,7 @@ impl Search {
     }
 
     /// The values of a column (each of its elements, if it is a list), the first sent first, at most `limit`.
+    /// It belongs to a page, and is not recorded beside it.
     ///
     /// # Errors
     /// Like [`Search::answer`](Search::answer) and [`Answer::next`](super::Answer::next).
@@ -309,7 +310,7 @@ impl Search {
                 .limit(0, Some(limit))
         };
         let frame = build().map_err(|error| query_error(error, Code::QueryInvalid))?;
-        let rows = self.answer(frame.into_unoptimized_plan(), look.text).await?.objects().await?;
+        let rows = self.beside(frame.into_unoptimized_plan()).await?.objects().await?;
         let text = |row: &JsonRow, name: &str| {
             let value = row.get(name).and_then(Value::as_str);
             value.unwrap_or_default().to_owned()

@@ -11,6 +11,7 @@ mod cli;
 mod clients;
 mod connections;
 mod console;
+mod console_search;
 mod cookbook;
 mod engine;
 mod exactly_once;

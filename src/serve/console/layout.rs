@@ -1,7 +1,7 @@
 //! The parts of a page: the frame around it, and what pages are made of.
 //!
-//! Everything is written by `maud`, which escapes texts. Pages work without scripts, and load nothing but the style sheet
-//! and the icon of this server, each under a name that changes with its content.
+//! Everything is written by `maud`, which escapes texts. Pages work without scripts, and load nothing but the style sheet,
+//! the icon and, where it saves a click, a small script of this server, each under a name that changes with its content.
 
 use std::sync::LazyLock;
 
@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::Error;
 use crate::serve::Shared;
-use crate::serve::auth::{Via, Viewer};
+use crate::serve::auth::{Role, Via, Viewer};
 use crate::serve::form::FORM_TOKEN;
 use crate::serve::headers::FormsMayLeadTo;
 
@@ -26,6 +26,7 @@ pub(crate) struct Page {
     viewer: Option<Viewer>,
     section: Option<Section>,
     forms_may_lead_to: Option<String>,
+    is_wide: bool,
     body: Markup,
 }
 
@@ -34,14 +35,25 @@ pub(crate) struct Page {
 pub(crate) enum Section {
     /// Who is monitored.
     Connections,
+    /// What was sent.
+    Search,
 }
 
 impl Section {
-    const ALL: [Self; 1] = [Self::Connections];
+    const ALL: [Self; 2] = [Self::Connections, Self::Search];
+
+    /// Who is shown the way there.
+    fn needs(self) -> Role {
+        match self {
+            Self::Connections => Role::Viewer,
+            Self::Search => Role::Analyst,
+        }
+    }
 
     fn path_and_name(self) -> (&'static str, &'static str) {
         match self {
             Self::Connections => ("/connections", "Data Connections"),
+            Self::Search => ("/search", "Forensic Search"),
         }
     }
 }
@@ -49,7 +61,7 @@ impl Section {
 /// A page with a title and a body, for whoever looks at it.
 pub(crate) fn page(title: &str, viewer: Option<&Viewer>, body: Markup) -> Page {
     let (title, viewer) = (title.to_owned(), viewer.cloned());
-    Page { status: StatusCode::OK, title, viewer, section: None, forms_may_lead_to: None, body }
+    Page { status: StatusCode::OK, title, viewer, section: None, forms_may_lead_to: None, is_wide: false, body }
 }
 
 impl Page {
@@ -57,6 +69,13 @@ impl Page {
     #[must_use]
     pub(crate) fn section(mut self, section: Section) -> Self {
         self.section = Some(section);
+        self
+    }
+
+    /// A page of wide tables: it takes the whole window, and has the script that helps with forms.
+    #[must_use]
+    pub(crate) fn wide(mut self) -> Self {
+        self.is_wide = true;
         self
     }
 
@@ -97,14 +116,15 @@ fn frame(page: &Page) -> Markup {
                 title { (page.title) " · Waybill" }
                 link rel="icon" type="image/svg+xml" href=(ICON.path);
                 link rel="stylesheet" href=(STYLE.path);
+                @if page.is_wide { script src=(SCRIPT.path) defer {} }
             }
             body {
                 a.skip href="#content" { "Skip to the content" }
                 header.top {
                     a.brand href="/" { "Waybill" }
-                    @if page.viewer.is_some() {
+                    @if let Some(viewer) = &page.viewer {
                         nav aria-label="Console" {
-                            @for section in Section::ALL {
+                            @for section in Section::ALL.into_iter().filter(|section| viewer.may(section.needs())) {
                                 @let (path, name) = section.path_and_name();
                                 a href=(path) aria-current=[(page.section == Some(section)).then_some("page")] { (name) }
                             }
@@ -112,7 +132,7 @@ fn frame(page: &Page) -> Markup {
                     }
                     @if let Some(viewer) = &page.viewer { (who(viewer)) }
                 }
-                main #content tabindex="-1" {
+                main #content .wide[page.is_wide] tabindex="-1" {
                     h1 { (page.title) }
                     (page.body)
                 }
@@ -431,6 +451,8 @@ struct Asset {
 
 static STYLE: LazyLock<Asset> =
     LazyLock::new(|| asset("style", "css", "text/css; charset=utf-8", include_bytes!("style.css")));
+static SCRIPT: LazyLock<Asset> =
+    LazyLock::new(|| asset("search", "js", "text/javascript; charset=utf-8", include_bytes!("search/search.js")));
 static ICON: LazyLock<Asset> = LazyLock::new(|| asset("icon", "svg", "image/svg+xml", include_bytes!("icon.svg")));
 
 fn asset(name: &str, extension: &str, kind: &'static str, bytes: &'static [u8]) -> Asset {
@@ -456,6 +478,7 @@ impl Asset {
 pub(in crate::serve) fn assets() -> Router<Shared> {
     Router::new()
         .route(&STYLE.path, get(async |headers: HeaderMap| STYLE.answer(&headers)))
+        .route(&SCRIPT.path, get(async |headers: HeaderMap| SCRIPT.answer(&headers)))
         .route(&ICON.path, get(async |headers: HeaderMap| ICON.answer(&headers)))
 }
 
@@ -473,7 +496,7 @@ mod tests {
     #[test]
     fn the_style_sheet_is_small_and_asks_no_other_host() {
         let style = std::str::from_utf8(STYLE.bytes).unwrap();
-        assert!(style.len() < 10_000, "{}", style.len());
+        assert!(style.len() < 12_000, "{}", style.len());
         assert!(!style.contains("url(") && !style.contains("@import"));
     }
 

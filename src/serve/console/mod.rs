@@ -3,6 +3,7 @@
 
 pub(crate) mod connections;
 pub(crate) mod layout;
+mod search;
 
 use axum::Router;
 use axum::response::Redirect;
@@ -12,5 +13,8 @@ use super::Shared;
 
 /// Every page.
 pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/", get(async || Redirect::to("/connections"))).merge(connections::routes())
+    Router::new()
+        .route("/", get(async || Redirect::to("/connections")))
+        .merge(connections::routes())
+        .merge(search::routes())
 }

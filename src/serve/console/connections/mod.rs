@@ -49,7 +49,7 @@ fn status(status: Status) -> Markup {
 }
 
 /// A time as everybody reads it alike, with the exact one for machines.
-fn when(time: Time) -> Markup {
+pub(super) fn when(time: Time) -> Markup {
     let exact = time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     html! { time.moment datetime=(exact) { (time.format("%Y-%m-%d %H:%M")) " UTC" } }
 }
