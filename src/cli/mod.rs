@@ -192,6 +192,9 @@ fn start(arguments: Arguments) -> Result<Exit> {
 fn run(arguments: Arguments) -> Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        // A query that computes for long without a pause holds as many as there are cores: signals, timers and other
+        // people's requests need some beside them.
+        .worker_threads(std::thread::available_parallelism().map_or(2, usize::from) + 2)
         .thread_stack_size(limits::STACK_BYTES)
         .build()
         .or_error(Code::Internal, "cannot start the runtime")?;
