@@ -32,7 +32,7 @@ impl Asked {
         work.spawn(async move {
             let mut answer = question.await?;
             // Whoever does not listen any more has had enough.
-            if sender.send(Event::Begun(answer.schema().clone(), answer.gauge())).await.is_err() {
+            if sender.send(Event::Begun(SchemaRef::clone(answer.schema()), answer.gauge())).await.is_err() {
                 return Ok(());
             }
             while let Some(batch) = answer.next().await? {

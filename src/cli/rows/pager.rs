@@ -133,7 +133,7 @@ impl Drop for Pager {
 
 /// Starts the pager; nothing when there is none.
 fn spawn() -> io::Result<Option<(Child, ChildStdin)>> {
-    let chosen = ["WAYBILL_PAGER", "PAGER"].iter().find_map(|name| std::env::var_os(name));
+    let chosen = ["WAYBILL_PAGER", "PAGER"].iter().find_map(std::env::var_os);
     let mut command = match chosen {
         Some(line) if line.is_empty() => return Ok(None),
         Some(line) => {

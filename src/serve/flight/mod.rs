@@ -2,8 +2,8 @@
 //! (<https://arrow.apache.org/docs/format/FlightSql.html>).
 //!
 //! Nothing is kept between requests. A ticket and the handle of a prepared statement are the statement itself, with its
-//! values; whoever presents one is asked for their own token, and gets what they may see themselves. So there is nothing
-//! to guess, to steal or to expire.
+//! values, under the seal of the server that gave it; whoever presents one is asked for their own token, and gets what they
+//! may see themselves. So there is nothing to guess or to steal, and nothing to expire while the server runs.
 //!
 //! May use, of `serve`: who asks (`auth`). Only this folder knows `tonic` and `arrow_flight`.
 
@@ -31,7 +31,13 @@ pub(super) async fn serve(
     is_local: bool,
     stop: CancellationToken,
 ) {
-    let service = Service::new(server, is_local);
+    let service = match Service::new(server, is_local) {
+        Ok(service) => service,
+        Err(error) => {
+            tracing::error!(code = %error.code(), %error, "Flight SQL is not served");
+            return;
+        }
+    };
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).take_until(stop.clone().cancelled_owned());
     match tls {
         None => serve_on(incoming, service, stop).await,

@@ -26,7 +26,9 @@ use arrow_flight::{
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use prost::Message as _;
+use sha2::Sha256;
 use tonic::{Code as GrpcCode, Request, Response, Status, Streaming};
 
 use crate::error::{Code, Error};
@@ -47,11 +49,14 @@ pub(super) struct Service {
     server: Shared,
     /// Whether only this machine reaches it.
     is_local: bool,
+    seal: Seal,
 }
 
 impl Service {
-    pub(super) fn new(server: Shared, is_local: bool) -> Self {
-        Self { server, is_local }
+    /// # Errors
+    /// `internal` when the machine has no randomness to give.
+    pub(super) fn new(server: Shared, is_local: bool) -> Result<Self, Error> {
+        Ok(Self { server, is_local, seal: Seal::new()? })
     }
 
     async fn viewer<T>(&self, request: &Request<T>) -> Stepped<Viewer> {
@@ -68,7 +73,7 @@ impl Service {
 
     /// The statement of a handle, with its values.
     async fn statement(&self, search: &Search, handle: &[u8]) -> Stepped<Statement> {
-        let Handle { statement, values } = Handle::read(handle)?;
+        let Handle { statement, values } = Handle::read(&self.seal, handle)?;
         let statement = search.prepare(&statement).await.map_err(status)?;
         match values {
             Some(values) => statement.bind(&values).map_err(status),
@@ -77,7 +82,30 @@ impl Service {
     }
 }
 
-/// A statement and the values of its parameters, as a ticket or the handle of a prepared statement: the length of the
+/// What only this server can put on a handle: the library that reads values trusts their form, so nothing is read that
+/// somebody else made up.
+#[derive(Clone)]
+struct Seal(Hmac<Sha256>);
+
+impl Seal {
+    fn new() -> Result<Self, Error> {
+        let failed = |what| Error::new(Code::Internal, format!("cannot make a key for tickets: {what}"));
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).map_err(|error| failed(error.to_string()))?;
+        Hmac::new_from_slice(&key).map(Self).map_err(|error| failed(error.to_string()))
+    }
+
+    fn on(&self, bytes: &[u8]) -> Hmac<Sha256> {
+        let mut mac = self.0.clone();
+        mac.update(bytes);
+        mac
+    }
+}
+
+/// Bytes of a seal.
+const SEAL: usize = 32;
+
+/// A statement and the values of its parameters, as a ticket or the handle of a prepared statement: a seal, the length of the
 /// statement in four bytes, the statement, and one row as an Arrow IPC stream where there are values.
 struct Handle {
     statement: String,
@@ -85,8 +113,10 @@ struct Handle {
 }
 
 impl Handle {
-    fn read(bytes: &[u8]) -> Stepped<Self> {
+    fn read(seal: &Seal, bytes: &[u8]) -> Stepped<Self> {
         let strange = || Status::invalid_argument("the ticket or handle is none that this server gave");
+        let (given, bytes) = bytes.split_at_checked(SEAL).ok_or_else(strange)?;
+        seal.on(bytes).verify_slice(given).map_err(|_| strange())?;
         let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(strange)?;
         let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| strange())?;
         let (statement, values) = rest.split_at_checked(length).ok_or_else(strange)?;
@@ -101,7 +131,7 @@ impl Handle {
         Ok(Self { statement, values })
     }
 
-    fn write(&self) -> Stepped<Bytes> {
+    fn write(&self, seal: &Seal) -> Stepped<Bytes> {
         let too_long = |_| Status::invalid_argument("the statement is too long");
         let mut bytes = u32::try_from(self.statement.len()).map_err(too_long)?.to_be_bytes().to_vec();
         bytes.extend(self.statement.as_bytes());
@@ -111,7 +141,9 @@ impl Handle {
             writer.write(values).map_err(failed)?;
             writer.finish().map_err(failed)?;
         }
-        Ok(bytes.into())
+        let mut sealed = seal.on(&bytes).finalize().into_bytes().to_vec();
+        sealed.extend(bytes);
+        Ok(sealed.into())
     }
 }
 
@@ -184,12 +216,12 @@ static SERVER: LazyLock<arrow_flight::error::Result<SqlInfoData>> = LazyLock::ne
     builder.append(SqlInfo::SqlDdlSchema, false);
     builder.append(SqlInfo::SqlDdlTable, false);
     builder.append(SqlInfo::SqlIdentifierQuoteChar, "\"");
-    builder.build().map_err(FlightError::from)
+    builder.build()
 });
 
 /// The types of columns are Arrow's own; there is no list of others.
 static TYPES: LazyLock<arrow_flight::error::Result<XdbcTypeInfoData>> =
-    LazyLock::new(|| XdbcTypeInfoDataBuilder::new().build().map_err(FlightError::from));
+    LazyLock::new(|| XdbcTypeInfoDataBuilder::new().build());
 
 fn known<T>(made: &'static arrow_flight::error::Result<T>) -> Stepped<&'static T> {
     made.as_ref().map_err(|error| Status::internal(error.to_string()))
@@ -222,7 +254,7 @@ impl FlightSqlService for Service {
         request: Request<FlightDescriptor>,
     ) -> Stepped<Response<FlightInfo>> {
         let statement = self.search(&request).await?.prepare(&query.query).await.map_err(status)?;
-        let handle = Handle { statement: query.query, values: None }.write()?;
+        let handle = Handle { statement: query.query, values: None }.write(&self.seal)?;
         let ticket = TicketStatementQuery { statement_handle: handle }.as_any().encode_to_vec();
         info(&described(&statement.schema()), ticket, request.into_inner())
     }
@@ -246,7 +278,7 @@ impl FlightSqlService for Service {
                 .map_err(|error| Status::internal(format!("cannot write the columns: {error}")))
         };
         Ok(ActionCreatePreparedStatementResult {
-            prepared_statement_handle: Handle { statement: query.query, values: None }.write()?,
+            prepared_statement_handle: Handle { statement: query.query, values: None }.write(&self.seal)?,
             dataset_schema: written(&described(&statement.schema()))?,
             parameter_schema: written(statement.parameters().map_err(status)?.as_ref())?,
         })
@@ -268,7 +300,7 @@ impl FlightSqlService for Service {
         request: Request<PeekableFlightDataStream>,
     ) -> Stepped<DoPutPreparedStatementResult> {
         let search = self.search(&request).await?;
-        let Handle { statement, .. } = Handle::read(&query.prepared_statement_handle)?;
+        let Handle { statement, .. } = Handle::read(&self.seal, &query.prepared_statement_handle)?;
         let data = request.into_inner().map_err(|status| FlightError::Tonic(Box::new(status)));
         let mut batches = FlightRecordBatchStream::new_from_flight_data(data);
         let mut values = None;
@@ -280,7 +312,7 @@ impl FlightSqlService for Service {
         if let Some(values) = &values {
             search.prepare(&statement).await.and_then(|statement| statement.bind(values)).map_err(status)?;
         }
-        let handle = Handle { statement, values }.write()?;
+        let handle = Handle { statement, values }.write(&self.seal)?;
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) })
     }
 
@@ -443,20 +475,19 @@ mod tests {
     #[test]
     fn a_handle_is_read_as_it_was_written_and_strange_bytes_are_refused() {
         let values = RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from(vec![5])) as _)]).unwrap();
+        let seal = Seal::new().unwrap();
         for values in [None, Some(values)] {
-            let written = Handle { statement: "SELECT 1".to_owned(), values: values.clone() }.write().unwrap();
-            let read = Handle::read(&written).unwrap();
+            let handle = Handle { statement: "SELECT 1".to_owned(), values: values.clone() };
+            let written = handle.write(&seal).unwrap();
+            let read = Handle::read(&seal, &written).unwrap();
             assert_eq!((read.statement.as_str(), &read.values), ("SELECT 1", &values));
-            // Shortened, lengthened, changed: a failure or another statement, never a panic.
+            assert!(Handle::read(&Seal::new().unwrap(), &written).is_err(), "of another server");
             for index in 0..written.len() {
-                let _ = Handle::read(&written[..index]);
+                assert!(Handle::read(&seal, &written[..index]).is_err(), "shortened to {index}");
                 let mut changed = written.to_vec();
                 changed[index] ^= 0x55;
-                let _ = Handle::read(&changed);
+                assert!(Handle::read(&seal, &changed).is_err(), "changed at {index}");
             }
-        }
-        for strange in [&b""[..], b"abc", b"\xff\xff\xff\xff", b"\0\0\0\x01\xff", b"\0\0\0\0garbage"] {
-            assert!(Handle::read(strange).is_err(), "{strange:?}");
         }
     }
 }

@@ -22,7 +22,7 @@ pub(super) async fn csv_of_all(
 ) -> Result<Response, Problem> {
     let asker = viewer.asker(Surface::Console)?;
     let visible = Visible(&asker.policy);
-    let address = Address::parse(&query.unwrap_or_default())?.from_start();
+    let address = Address::parse(&query.unwrap_or_default())?.at_start();
     let (query, now) = (question(&address, &visible)?, server.clock.now());
     let text = query.sql(&selection(&address, &visible)?, now);
     let columns: Vec<&str> = address.shown(&visible).iter().map(|field| field.column).collect();

@@ -148,7 +148,7 @@ fn shown(address: &Address, visible: &Visible<'_>, found: &Found) -> Markup {
             ))
         } @else {
             div.actions {
-                a.button.plain href={ "/search/export.csv?" (address.from_start().to_query()) } download {
+                a.button.plain href={ "/search/export.csv?" (address.at_start().to_query()) } download {
                     "Export all " (count(total)) " as CSV"
                 }
                 (pages(address, leaf))

@@ -21,7 +21,7 @@ use crate::serve::saved::{Saved, SavedSearch, Wanted};
 /// The form that saves a search, on its page.
 pub(super) fn form_to_save(viewer: &Viewer, address: &Address, searches: &[SavedSearch]) -> Markup {
     let fields = html! {
-        input type="hidden" name="query" value=(address.from_start().to_query());
+        input type="hidden" name="query" value=(address.at_start().to_query());
         (field(&Field { name: "name", label: "Name", is_required: true, ..Field::default() }))
         (field(&Field { name: "notes", label: "Notes", ..Field::default() }))
         @if !searches.is_empty() {
@@ -78,7 +78,7 @@ fn orders(viewer: &Viewer, search: &SavedSearch) -> Markup {
 /// Saves the search of an address, as a new one or in the place of another.
 pub(super) async fn save(State(server): State<Shared>, form: Form) -> Result<Response, Problem> {
     let asker = form.viewer.asker(Surface::Console)?;
-    let address = Address::parse(form.text("query"))?.from_start();
+    let address = Address::parse(form.text("query"))?.at_start();
     let wanted = Wanted {
         name: form.text("name").to_owned(),
         notes: Some(form.text("notes").to_owned()),

@@ -240,18 +240,18 @@ impl Address {
     }
 
     /// The same search from its first page on.
-    pub(super) fn from_start(&self) -> Self {
+    pub(super) fn at_start(&self) -> Self {
         Self { place: Place::Start, is_draft: false, ..self.clone() }
     }
 
     /// The same search in another order, from its first page on.
     pub(super) fn sorted(&self, term: &str, is_ascending: bool) -> Self {
-        Self { sort: term.to_owned(), is_ascending, ..self.from_start() }
+        Self { sort: term.to_owned(), is_ascending, ..self.at_start() }
     }
 
     /// The same search of another time, from its first page on.
     pub(super) fn within(&self, range: Range) -> Self {
-        Self { range, ..self.from_start() }
+        Self { range, ..self.at_start() }
     }
 
     /// The same search at another place.
@@ -261,7 +261,7 @@ impl Address {
 
     /// The same search with one more criterion, which all events meet.
     pub(super) fn with(&self, term: &str, operator: &str, value: &str) -> Self {
-        let mut address = self.from_start();
+        let mut address = self.at_start();
         let filter = Member::Filter(Filter::new(term, operator, value));
         if address.root.is_any && !address.root.members.is_empty() {
             // What was any of these becomes one criterion beside the new one.
