@@ -7,7 +7,7 @@ use crate::support::{self, Process, tools};
 
 /// A lake with sent files, and the console that serves it.
 fn served() -> (support::Lake, Process, String) {
-    let tenant = support::Tenant::start(&["--generate", "users=4,messages=30,attachments=2,days=3,seed=5"]);
+    let tenant = support::Tenant::start(&["--generate", "users=4,messages=120,attachments=2,days=3,seed=5"]);
     let lake = support::Lake::temp();
     lake.add(&tenant, "Contoso", &["--since", "90h"]);
     lake.run_done("Contoso");
