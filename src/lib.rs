@@ -11,7 +11,7 @@
 //!   7  cli             everything
 //!   6  serve           doctor, connection, run, search, lake, source, event, job
 //!   5  doctor          connection, run, search, lake, source, event            job     the base
-//!   4  run             source, digest, event, lake
+//!   4  run             source, digest, event, lake    export       search, lake
 //!   3  connection      source, lake, event         search       lake, digest, event
 //!   2  lake            event
 //!   1  source, digest, event                       simulator    (uses no room; used by cli and tests)
@@ -37,6 +37,7 @@ pub mod lake;
 pub mod connection;
 pub mod search;
 
+pub mod export;
 pub mod run;
 
 pub mod doctor;

@@ -459,3 +459,9 @@ pub const SHELL_HISTORY_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Bytes of rows that are gathered before the system writes them.
 pub const FILE_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Megabytes of one exported file, at most: it is held in memory and put at once.
+pub const EXPORT_FILE_MB: u64 = 1024;
+
+/// Rows of an exported file after which its size is looked at: below a megabyte of the widest view.
+pub const EXPORT_ROWS_CHECKED: usize = 512;

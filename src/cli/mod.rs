@@ -9,6 +9,7 @@ mod backfill;
 mod connection;
 mod doctor;
 mod exit;
+mod export;
 mod logs;
 mod maintain;
 mod orders;
@@ -87,6 +88,8 @@ enum Command {
     Maintain(maintain::Arguments),
     /// Forensic Search: who sent which file, to whom, when
     Search(Box<search::Arguments>),
+    /// Write events as files elsewhere: CSV, NDJSON, Parquet, Amazon Security Lake
+    Export(Box<export::Arguments>),
     /// Ask in SQL: statements, a file, standard input, or an interactive shell
     Sql(sql::Arguments),
     /// The rules by which events are scored, and the domains that are trusted
@@ -213,6 +216,7 @@ fn run(arguments: Arguments) -> Result<Exit> {
                 .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())),
             Command::Maintain(arguments) => Box::pin(maintain::main(&context, arguments)).await,
             Command::Search(arguments) => Box::pin(search::main(&context, *arguments)).await,
+            Command::Export(arguments) => Box::pin(export::main(&context, *arguments)).await,
             Command::Risk(command) => risk::main(&context, command).await,
             Command::Sql(arguments) => Box::pin(sql::main(&context, arguments)).await,
             Command::Serve(arguments) => Box::pin(serve::main(&context, *arguments)).await,

@@ -46,6 +46,11 @@ pub(super) fn line(text: &str) -> Result<()> {
     to_stdout(writeln!(io::stdout().lock(), "{text}"))
 }
 
+/// Writes data as it is.
+pub(super) fn bytes(data: &[u8]) -> Result<()> {
+    to_stdout(io::stdout().lock().write_all(data))
+}
+
 /// Writes a table of names and values, or of rows under a header.
 pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Result<()> {
     let mut table = new_table();

@@ -1,15 +1,17 @@
 //! Tables in object storage: what is promised to be there, and how it gets there.
 //!
 //! [`Lake`] is the root URL; `commit` is the only place that makes rows or state visible, `maintain` the only one that
-//! rewrites or deletes. `table` alone drives the Delta library, `store` alone builds object stores, `paths` alone knows
+//! rewrites or deletes. `table` drives the Delta library, with `delivery` for tables of others; `store` alone builds object stores, `paths` alone knows
 //! where things are.
 //!
 //! May use: `event`, and the base. Knows nothing of Microsoft, of what a run's state says, or of SQL.
 
 mod checkpoint;
 mod commit;
+mod delivery;
 mod known;
 mod maintain;
+mod outlet;
 mod parquet;
 mod paths;
 mod store;
@@ -18,16 +20,18 @@ mod table;
 use std::sync::Arc;
 
 use futures::TryStreamExt as _;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion};
+use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload, UpdateVersion};
 use serde::de::DeserializeOwned;
 use url::Url;
 use uuid::Uuid;
 
 pub use self::checkpoint::{Checkpoint, Outbox};
 pub use self::commit::{Commit, Committed, Writer};
+pub use self::delivery::{Delivered, Delivery};
 pub use self::maintain::{Maintained, Maintenance};
+pub use self::outlet::Outlet;
 pub use self::table::{DataFile, Table};
-use crate::error::{Code, Error, Result, ResultExt};
+use crate::error::{Code, Error, Result};
 use crate::event::schema::TableName;
 use crate::event::{Change, Searched};
 use store::{Location, store_error};
@@ -262,15 +266,7 @@ impl Lake {
         over: Option<&Versioned>,
         doing: String,
     ) -> Result<()> {
-        let payload = PutPayload::from(bytes);
-        let mode = over.map_or(PutMode::Create, |document| PutMode::Update(document.version.clone()));
-        let options = PutOptions { mode, ..Default::default() };
-        let answer = match self.at.store.put_opts(&path, payload.clone(), options).await {
-            // A local file system cannot compare versions; there, the last writer wins.
-            Err(object_store::Error::NotImplemented { .. }) => self.at.store.put(&path, payload).await,
-            answer => answer,
-        };
-        answer.map(drop).map_err(|error| store_error(error, doing))
+        store::put_document(&self.at, &path, bytes, over, doing).await.map(drop)
     }
 
     /// Removes a document of the registry; the rows that its connection wrote stay.
@@ -286,14 +282,6 @@ impl Lake {
     }
 
     async fn document(&self, path: &object_store::path::Path) -> Result<Option<Versioned>> {
-        let doing = || format!("cannot read `{path}`");
-        let answer = match self.at.store.get(path).await {
-            Ok(answer) => answer,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(store_error(error, doing())),
-        };
-        let version = UpdateVersion { e_tag: answer.meta.e_tag.clone(), version: answer.meta.version.clone() };
-        let bytes = answer.bytes().await.or_error(Code::LakeUnavailable, doing())?;
-        Ok(Some(Versioned { bytes, version }))
+        store::document(&self.at, path).await
     }
 }

@@ -8,9 +8,10 @@ use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreScheme};
+use object_store::{ObjectStore, ObjectStoreExt as _, ObjectStoreScheme, PutMode, PutOptions, PutPayload, UpdateVersion};
 use url::Url;
 
+use super::Versioned;
 use crate::error::{Code, Error, Result, ResultExt};
 
 /// An object store and the place of a lake in it.
@@ -83,6 +84,40 @@ pub(crate) fn open(url: Url) -> Result<Location> {
         .map(|(name, value)| (name.to_ascii_lowercase(), value));
     let (store, _) = object_store::parse_url_opts(&url, settings).map_err(describe)?;
     Ok(Location { store: Arc::from(store), root, url })
+}
+
+/// A document and its version; nothing when it is not there.
+pub(super) async fn document(at: &Location, path: &Path) -> Result<Option<Versioned>> {
+    let doing = || format!("cannot read `{path}` below `{}`", at.url);
+    let answer = match at.store.get(path).await {
+        Ok(answer) => answer,
+        Err(object_store::Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(store_error(error, doing())),
+    };
+    let version = UpdateVersion { e_tag: answer.meta.e_tag.clone(), version: answer.meta.version.clone() };
+    let bytes = answer.bytes().await.or_error(Code::LakeUnavailable, doing())?;
+    Ok(Some(Versioned { bytes, version }))
+}
+
+/// Writes a document: as a new one, or over the version that was read. `connection-conflict` when somebody was faster.
+pub(super) async fn put_document(
+    at: &Location,
+    path: &Path,
+    bytes: Vec<u8>,
+    over: Option<&Versioned>,
+    doing: String,
+) -> Result<Versioned> {
+    let bytes = bytes::Bytes::from(bytes);
+    let payload = PutPayload::from(bytes.clone());
+    let mode = over.map_or(PutMode::Create, |document| PutMode::Update(document.version.clone()));
+    let options = PutOptions { mode, ..Default::default() };
+    let answer = match at.store.put_opts(path, payload.clone(), options).await {
+        // A local file system cannot compare versions; there, the last writer wins.
+        Err(object_store::Error::NotImplemented { .. }) => at.store.put(path, payload).await,
+        answer => answer,
+    };
+    let put = answer.map_err(|error| store_error(error, doing))?;
+    Ok(Versioned { bytes, version: UpdateVersion { e_tag: put.e_tag, version: put.version } })
 }
 
 /// What a failed request to the store means.

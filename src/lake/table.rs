@@ -1,6 +1,6 @@
 //! One Delta table of a lake: created, opened, grown by columns, written, and committed to.
 //!
-//! The only file that knows how the Delta library is driven. Conflicts are not left to it: a commit is tried for exactly
+//! With `delivery`, the only file that knows how the Delta library is driven. Conflicts are not left to it: a commit is tried for exactly
 //! one version, and whoever loses looks at the new state and decides again (`commit`, `maintain`).
 
 use std::collections::{BTreeSet, HashMap};
@@ -23,6 +23,7 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
+use url::Url;
 
 use super::store::{Location, cause_in_store};
 use super::{parquet as files, paths};
@@ -134,10 +135,8 @@ impl Table {
             .url
             .join(&format!("{name}/"))
             .or_error(Code::Internal, format!("cannot build the URL of the table `{name}`"))?;
-        let store: Arc<dyn ObjectStore> =
-            Arc::new(PrefixStore::new(Arc::clone(&at.store), paths::table(&at.root, name.as_str())));
-        let log = default_logstore(Arc::clone(&store), Arc::clone(&at.store), &url, &StorageConfig::default());
-        Ok(Self { name, delta: DeltaTable::new(log), store })
+        let (delta, store) = connect(at, paths::table(&at.root, name.as_str()), &url);
+        Ok(Self { name, delta, store })
     }
 
     /// Which table it is.
@@ -274,25 +273,7 @@ impl Table {
     ///
     /// An error leaves open whether the commit landed (its answer may have been lost): look the transaction up.
     pub(super) async fn try_commit(&mut self, actions: Vec<Action>, intent: Intent<'_>) -> Result<Attempt> {
-        let snapshot = self.delta.snapshot().map_err(|error| self.error(error, "cannot commit to"))?;
-        let mut properties = CommitProperties::default().with_max_retries(0).with_metadata(intent.metadata);
-        for (application, version) in intent.transactions {
-            properties = properties.with_application_transaction(Transaction::new(application, version));
-        }
-        let committed = CommitBuilder::from(properties)
-            .with_actions(actions)
-            .build(Some(snapshot), self.delta.log_store(), intent.operation)
-            .await;
-        match committed {
-            Ok(_) => Ok(Attempt::Won),
-            Err(
-                DeltaTableError::VersionAlreadyExists(_)
-                | DeltaTableError::Transaction {
-                    source: TransactionError::VersionAlreadyExists(_) | TransactionError::MaxCommitAttempts(_),
-                },
-            ) => Ok(Attempt::Lost),
-            Err(error) => Err(self.error(error, "cannot commit to")),
-        }
+        try_commit(&self.delta, actions, intent).await.map_err(|error| self.error(error, "cannot commit to"))
     }
 
     /// Writes a log checkpoint and removes log entries that are past their retention; returns how many were removed.
@@ -346,6 +327,39 @@ impl Table {
     fn error(&self, error: DeltaTableError, doing: &str) -> Error {
         let code = cause_in_store(&error).unwrap_or(Code::LakeDamaged);
         Error::new(code, format!("{doing} the table `{}`: {error}", self.name)).caused_by(error)
+    }
+}
+
+/// A table that is not loaded yet, and the store rooted at its folder.
+pub(super) fn connect(at: &Location, folder: Path, url: &Url) -> (DeltaTable, Arc<dyn ObjectStore>) {
+    let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&at.store), folder));
+    let log = default_logstore(Arc::clone(&store), Arc::clone(&at.store), url, &StorageConfig::default());
+    (DeltaTable::new(log), store)
+}
+
+/// Tries to make `actions` the version that follows the loaded one; see [`Table::try_commit`].
+pub(super) async fn try_commit(
+    delta: &DeltaTable,
+    actions: Vec<Action>,
+    intent: Intent<'_>,
+) -> std::result::Result<Attempt, DeltaTableError> {
+    let mut properties = CommitProperties::default().with_max_retries(0).with_metadata(intent.metadata);
+    for (application, version) in intent.transactions {
+        properties = properties.with_application_transaction(Transaction::new(application, version));
+    }
+    let committed = CommitBuilder::from(properties)
+        .with_actions(actions)
+        .build(Some(delta.snapshot()?), delta.log_store(), intent.operation)
+        .await;
+    match committed {
+        Ok(_) => Ok(Attempt::Won),
+        Err(
+            DeltaTableError::VersionAlreadyExists(_)
+            | DeltaTableError::Transaction {
+                source: TransactionError::VersionAlreadyExists(_) | TransactionError::MaxCommitAttempts(_),
+            },
+        ) => Ok(Attempt::Lost),
+        Err(error) => Err(error),
     }
 }
 

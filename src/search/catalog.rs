@@ -14,15 +14,16 @@ use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::error::DataFusionError;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, TableType, lit};
 use datafusion::prelude::col;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OnceCell};
 
 use super::bloom::Blooms;
-use super::query_error;
 use super::risk::{LakeRules, events_table};
 use super::scan::LakeTable;
+use super::{query_error, views};
 use crate::error::{Code, Error, Result};
 use crate::event::schema::{TableName, table};
 use crate::lake::{Lake, Table};
@@ -141,14 +142,16 @@ pub(super) struct LakeSchema {
     policy: Arc<Policy>,
     seen: [OnceCell<Arc<dyn TableProvider>>; TableName::ALL.len()],
     events: OnceCell<Arc<dyn TableProvider>>,
+    /// The functions that views call.
+    state: SessionState,
 }
 
 /// The view of `file_events` with the risk of each.
 const EVENTS: &str = "events";
 
 impl LakeSchema {
-    pub(super) fn new(tables: Arc<Tables>, policy: Arc<Policy>) -> Self {
-        Self { tables, policy, seen: std::array::from_fn(|_| OnceCell::new()), events: OnceCell::new() }
+    pub(super) fn new(tables: Arc<Tables>, policy: Arc<Policy>, state: SessionState) -> Self {
+        Self { tables, policy, seen: std::array::from_fn(|_| OnceCell::new()), events: OnceCell::new(), state }
     }
 
     fn place(&self, name: &str) -> Option<usize> {
@@ -176,6 +179,7 @@ impl SchemaProvider for LakeSchema {
             .filter(|table| self.policy.may_see(**table))
             .map(|table| table.as_str().to_owned())
             .chain([EVENTS.to_owned()])
+            .chain(views::names().map(str::to_owned))
             .collect()
     }
 
@@ -189,6 +193,14 @@ impl SchemaProvider for LakeSchema {
             });
             return made.await.map(|table| Some(Arc::clone(table)));
         }
+        if let Some(view) = views::find(name) {
+            let mut below = Vec::new();
+            for table in [TableName::FileEvents.as_str(), EVENTS] {
+                let missing = || DataFusionError::Internal(format!("the lake has no `{table}`"));
+                below.push((table, self.table(table).await?.ok_or_else(missing)?));
+            }
+            return views::table(view, name, below, &self.state).await.map(Some);
+        }
         let Some(place) = self.place(name) else { return Ok(None) };
         let opened = self.seen[place].get_or_try_init(|| self.open(TableName::ALL[place])).await;
         opened.map(|table| Some(Arc::clone(table))).map_err(|error| DataFusionError::External(Box::new(error)))
@@ -197,12 +209,13 @@ impl SchemaProvider for LakeSchema {
     async fn table_type(&self, name: &str) -> PlanResult<Option<TableType>> {
         Ok(match name {
             EVENTS => Some(TableType::View),
+            name if views::find(name).is_some() => Some(TableType::View),
             name => self.place(name).map(|_| TableType::Base),
         })
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        name == EVENTS || self.place(name).is_some()
+        name == EVENTS || views::find(name).is_some() || self.place(name).is_some()
     }
 }
 

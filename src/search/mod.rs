@@ -17,12 +17,14 @@ mod engine;
 mod evidence;
 mod functions;
 mod guard;
+mod portion;
 mod postgres;
 pub mod query;
 mod risk;
 mod scan;
 pub mod script;
 mod statement;
+mod views;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -47,6 +49,7 @@ pub use self::describe::{ColumnOf, FunctionOf, Relation, keywords};
 pub use self::engine::{Asker, Engine, Surface};
 use self::evidence::{Evidence, Open};
 pub use self::guard::check_text as check_statement;
+pub use self::portion::Portion;
 pub use self::postgres::{POSTGRES_SETTINGS, POSTGRES_VERSION};
 use self::query::{Query, Selection};
 pub use self::risk::{RiskRules, Trusted};
@@ -94,7 +97,7 @@ impl Search {
     fn new(state: &SessionState, runtime: &RuntimeEnv, tables: Arc<Tables>, policy: Arc<Policy>) -> Result<Self> {
         let failed = |error| query_error(error, Code::Internal);
         let catalog = MemoryCatalogProvider::new();
-        let schema = LakeSchema::new(Arc::clone(&tables), Arc::clone(&policy));
+        let schema = LakeSchema::new(Arc::clone(&tables), Arc::clone(&policy), state.clone());
         catalog.register_schema(SCHEMA, Arc::new(schema)).map_err(failed)?;
         let catalogs = MemoryCatalogProviderList::new();
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
@@ -110,7 +113,11 @@ impl Search {
     /// # Errors
     /// `internal`; none is known.
     pub fn refresh(&self) -> Result<()> {
-        let schema = Arc::new(LakeSchema::new(Arc::clone(&self.tables), Arc::clone(&self.policy)));
+        // The state that goes into the schema has no catalog: the catalog holds the schema, and would hold itself.
+        let functions = SessionStateBuilder::new_from_existing(self.context.state())
+            .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
+            .build();
+        let schema = Arc::new(LakeSchema::new(Arc::clone(&self.tables), Arc::clone(&self.policy), functions));
         let catalog = self.context.catalog(CATALOG);
         let registered = catalog.map(|catalog| catalog.register_schema(SCHEMA, schema)).transpose();
         registered.map(drop).map_err(|error| query_error(error, Code::Internal))

@@ -35,9 +35,25 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("search", &["digest", "event", "lake"]),
         ("run", &["source", "digest", "event", "lake"]),
         ("doctor", &["connection", "run", "search", "lake", "source", "event"]),
+        ("export", &["search", "lake"]),
         ("job", &[]),
         ("serve", &["doctor", "connection", "run", "search", "lake", "source", "event", "job"]),
-        ("cli", &["connection", "doctor", "job", "lake", "run", "search", "serve", "simulator", "source", "event"]),
+        (
+            "cli",
+            &[
+                "connection",
+                "doctor",
+                "export",
+                "job",
+                "lake",
+                "run",
+                "search",
+                "serve",
+                "simulator",
+                "source",
+                "event",
+            ],
+        ),
     ]);
     map
 }
