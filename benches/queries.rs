@@ -20,11 +20,15 @@ use waybill::event::{FileEvent, HashStatus};
 use waybill::lake::{Commit, Lake, Maintenance};
 use waybill::search::{Asker, Engine, Surface};
 
+/// The program's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Days that the lake covers.
 const DAYS: usize = 90;
 
-/// Rows of one commit while the lake is made; about 150 MB in memory.
-const ROWS_AT_ONCE: usize = 100_000;
+/// Rows of one commit while the lake is made; about 300 MB in memory, and a file that needs no merging.
+const ROWS_AT_ONCE: usize = 190_000;
 
 /// The questions of an incident, beside the cookbook's.
 const QUESTIONS: [(&str, &str); 5] = [
@@ -59,13 +63,20 @@ fn main() {
     if !folder.exists() {
         runtime.block_on(fill(&lake, rows));
     }
-    let files = runtime.block_on(files(&lake, &folder));
+    let files = runtime.block_on(files(&lake, &folder, TableName::FileEvents));
     let bytes: u64 = files.iter().filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).sum();
-    let mut peer = Peer::start(&files);
+    let mut peer = Peer::start();
+    peer.table(TableName::FileEvents, &files);
     let engine = runtime.block_on(async { Engine::new(lake.clone(), Clock::default()) }).expect("an engine");
 
     let mut lines = vec![["query", "rows", "waybill ms", "duckdb ms", "waybill / duckdb"].map(str::to_owned).to_vec()];
     for (name, statement) in questions(rows) {
+        for table in [TableName::Gaps, TableName::Searches] {
+            if statement.contains(&format!("FROM {table}")) {
+                runtime.block_on(engine.close()).expect("the searches until now are written");
+                peer.table(table, &runtime.block_on(self::files(&lake, &folder, table)));
+            }
+        }
         let mut ours = Vec::new();
         let mut theirs = Vec::new();
         let mut answer = 0;
@@ -122,15 +133,45 @@ fn questions(rows: usize) -> Vec<(String, String)> {
     for section in page.unwrap_or_default().split("\n## ").skip(1) {
         let name = section.lines().next().unwrap_or_default().to_owned();
         for block in section.split("```sql\n").skip(1) {
-            let statement = block.split("```").next().unwrap_or_default().trim().trim_end_matches(';').to_owned();
-            questions.push((name.clone(), statement));
+            let statement = block.split("```").next().unwrap_or_default().trim().trim_end_matches(';');
+            questions.push((name.clone(), with_values(statement, rows)));
         }
     }
     questions.retain(|(name, _)| only.as_ref().is_none_or(|only| name.contains(only.as_str())));
     questions
 }
 
+/// The cookbook's examples of values, replaced by some that the lake holds.
+fn with_values(statement: &str, rows: usize) -> String {
+    let example = |digits: usize, number: usize| format!("{number:0digits$}");
+    let mut statement =
+        statement.replace("ann@contoso.example", &address(17)).replace("eve@contoso.example", &address(4));
+    for number in 1..=2 {
+        for digits in [32, 64] {
+            statement = statement.replace(&example(digits, number), &hash(rows / 3 * number, digits));
+        }
+    }
+    statement
+}
+
 async fn ask(engine: &Engine, statement: &str) -> (Duration, usize) {
+    if std::env::var_os("EXPLAIN").is_some() {
+        let search = engine.search(&Asker::local("bench".to_owned(), Surface::Shell)).await.expect("the lake opens");
+        let answer = search.sql(&format!("EXPLAIN ANALYZE {statement}")).await.unwrap();
+        let batches = answer.collect().await.unwrap();
+        println!("{}", arrow::util::pretty::pretty_format_batches(&batches).unwrap());
+    }
+    if std::env::var_os("STEPS").is_some() {
+        let began = Instant::now();
+        let search = engine.search(&Asker::local("bench".to_owned(), Surface::Shell)).await.expect("the lake opens");
+        let opened = began.elapsed();
+        let plan = search.plan(statement).await.unwrap();
+        let planned = began.elapsed();
+        let answer = search.answer(plan, statement).await.unwrap();
+        let begun = began.elapsed();
+        answer.collect().await.unwrap();
+        println!("opened {opened:?} planned {planned:?} begun {begun:?} done {:?}", began.elapsed());
+    }
     let began = Instant::now();
     let search = engine.search(&Asker::local("bench".to_owned(), Surface::Shell)).await.expect("the lake opens");
     let answer = search.sql(statement).await.unwrap_or_else(|error| panic!("{error}: {statement}"));
@@ -138,11 +179,11 @@ async fn ask(engine: &Engine, statement: &str) -> (Duration, usize) {
     (began.elapsed(), batches.iter().map(arrow::array::RecordBatch::num_rows).sum())
 }
 
-/// The data files of the table's present version.
-async fn files(lake: &Lake, folder: &Path) -> Vec<PathBuf> {
-    let table = lake.table(TableName::FileEvents).await.expect("the lake has file events");
-    let files = table.files().await.expect("the log can be read");
-    files.iter().map(|file| folder.join("file_events").join(file.path.as_ref())).collect()
+/// The data files of a table's present version.
+async fn files(lake: &Lake, folder: &Path, table: TableName) -> Vec<PathBuf> {
+    let Some(opened) = lake.table_if_there(table).await.expect("the lake can be read") else { return Vec::new() };
+    let files = opened.files().await.expect("the log can be read");
+    files.iter().map(|file| folder.join(table.as_str()).join(file.path.as_ref())).collect()
 }
 
 /// DuckDB in a process of its own; a JSON line in, a JSON line out.
@@ -153,15 +194,16 @@ struct Peer {
 }
 
 impl Peer {
-    fn start(files: &[PathBuf]) -> Self {
-        let setup = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/setup"))
+    fn start() -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let setup = Command::new(folder.join("tests/clients/setup"))
             .stderr(Stdio::inherit())
             .output()
             .expect("the clients' setup runs");
         let told = String::from_utf8(setup.stdout).expect("it prints text");
         let python = told.lines().find_map(|line| line.strip_prefix("python=")).expect("it installs Python");
         let mut child = Command::new(python)
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/duckdb_peer.py"))
+            .arg(folder.join("benches/duckdb_peer.py"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -169,9 +211,20 @@ impl Peer {
         let stdin = child.stdin.take().expect("it is piped");
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut peer = Self { child, stdin, stdout };
-        let files: Vec<&str> = files.iter().filter_map(|path| path.to_str()).collect();
-        peer.send(&json!({"files": files}));
+        let free_mail = std::fs::read_to_string(folder.join("schemas/personal-mail-domains.txt")).expect("a list");
+        let lines = free_mail.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+        let free_mail: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+        let settings = std::env::var("WAYBILL_BENCH_DUCKDB").unwrap_or_default();
+        let settings: Vec<&str> = settings.split(';').filter(|setting| !setting.is_empty()).collect();
+        peer.send(&json!({"free_mail": free_mail, "settings": settings}));
         peer
+    }
+
+    fn table(&mut self, table: TableName, files: &[PathBuf]) {
+        let files: Vec<&str> = files.iter().filter_map(|path| path.to_str()).collect();
+        let columns = &waybill::event::schema::table(table).columns;
+        let columns: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+        self.send(&json!({"table": table.as_str(), "files": files, "columns": columns}));
     }
 
     fn ask(&mut self, statement: &str) -> Result<(Duration, usize), String> {
@@ -201,8 +254,9 @@ impl Drop for Peer {
     }
 }
 
+/// The days that the cookbook asks for are among those that follow.
 fn first_day() -> NaiveDate {
-    NaiveDate::from_ymd_opt(2026, 8, 1).expect("a day")
+    NaiveDate::from_ymd_opt(2026, 8, 18).expect("a day")
 }
 
 /// Numbers that look random and are the same each time (SplitMix64, Steele et al. 2014).
@@ -310,20 +364,23 @@ fn event(index: usize, rows: usize) -> FileEvent {
 async fn fill(lake: &Lake, rows: usize) {
     lake.create().await.expect("the lake is made");
     let (mut writer, _) = lake.writer::<Value>(Uuid::from_u128(1), Uuid::from_u128(4)).await.expect("a writer");
-    let a_day = rows.div_ceil(DAYS);
-    let mut from = 0;
-    while from < rows {
-        // A commit ends with its day, so that each touches one.
-        let end_of_day = ((from * DAYS / rows) + 1) * a_day;
-        let to = (from + ROWS_AT_ONCE.min(a_day.div_ceil(2))).min(end_of_day).min(rows).max(from + 1);
-        let commit = Commit {
-            rows: (from..to).map(|index| event(index, rows)).collect(),
-            replaces: Vec::new(),
-            outbox: Default::default(),
-            state: json!({}),
-        };
+    // The first row of each commit: it ends with its day, so that each touches one.
+    let starts = (0..DAYS).flat_map(|day| {
+        let (first, next) = ((day * rows).div_ceil(DAYS), ((day + 1) * rows).div_ceil(DAYS));
+        (first..next).step_by(ROWS_AT_ONCE.min((next - first).div_ceil(2)).max(1))
+    });
+    let mut starts: Vec<usize> = starts.collect();
+    starts.push(rows);
+    let make = |from: usize, to: usize| {
+        tokio::task::spawn_blocking(move || (from..to).map(|index| event(index, rows)).collect::<Vec<_>>())
+    };
+    let mut next = make(starts[0], starts[1]);
+    for (place, _) in starts.iter().enumerate().skip(1) {
+        let rows = next.await.expect("rows are made");
+        // The next rows are made while these are committed.
+        next = make(starts[place], starts.get(place + 1).copied().unwrap_or(starts[place]));
+        let commit = Commit { rows, replaces: Vec::new(), outbox: Default::default(), state: json!({}) };
         writer.commit(commit).await.expect("the commit lands");
-        from = to;
     }
     let maintenance = Maintenance { vacuum_after: Some(chrono::Duration::zero()), ..Maintenance::default() };
     lake.maintain(&[Uuid::from_u128(1)], maintenance).await.expect("the lake is maintained");

@@ -299,6 +299,10 @@ pub const QUERY_TIME: Duration = Duration::from_secs(300);
 /// Rows of one answer over a wire of SQL; whoever needs more exports them.
 pub const QUERY_ROWS: u64 = 10_000_000;
 
+/// How often a table's log is listed although its next version is not there: the log of a table that nobody asked for a
+/// month may have been tidied past it.
+pub const LOG_LISTED_EVERY: Duration = Duration::from_secs(60 * 60);
+
 /// Bytes of Parquet footers and page indexes that are kept between queries: about 100 KB for a file of 100,000 rows.
 pub const QUERY_CACHE_BYTES: usize = 256 * 1024 * 1024;
 

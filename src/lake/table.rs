@@ -18,9 +18,9 @@ use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::table::config::TablePropertiesExt as _;
 use deltalake_core::{DeltaTable, DeltaTableError};
 use futures::TryStreamExt as _;
-use object_store::ObjectStore;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt as _};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
 use url::Url;
@@ -154,6 +154,14 @@ impl Table {
     /// `lake-unavailable`, `lake-damaged`.
     pub async fn refresh(&mut self) -> Result<()> {
         self.delta.update_state().await.map_err(|error| self.error(error, "cannot read the log of"))
+    }
+
+    /// Whether the log has a version after the open one: one small request, where reading what is new lists the log first.
+    /// What cannot be told counts as new. It says no, too, when the log has been tidied so far that the next version is gone,
+    /// so that whoever asks this must [`Table::refresh`] now and then all the same.
+    pub async fn has_next(&self) -> bool {
+        let next = Path::from(format!("_delta_log/{:020}.json", self.version() + 1));
+        !matches!(self.store.head(&next).await, Err(object_store::Error::NotFound { .. }))
     }
 
     /// The version that is open.

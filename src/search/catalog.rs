@@ -1,9 +1,11 @@
 //! The lake as SQL sees it: tables that are opened when a query names them, and what a policy leaves of them.
 //!
 //! A table's log is read once and then only followed, and the list of its files is made once for a version; so a query
-//! on a table that has not changed costs one request to the storage before it reads data.
+//! on a table that has not changed costs one small request to the storage before it reads data: whether the next version
+//! is there.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -27,6 +29,7 @@ use super::{query_error, views};
 use crate::error::{Code, Error, Result};
 use crate::event::schema::{TableName, table};
 use crate::lake::{Lake, Table};
+use crate::limits;
 
 /// What somebody may see of the lake. Without any limit, all of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +81,8 @@ pub(super) struct Tables {
 struct Opened {
     table: Table,
     provider: Arc<LakeTable>,
+    /// When its log was last listed.
+    listed: Instant,
 }
 
 impl std::fmt::Debug for Opened {
@@ -98,11 +103,16 @@ impl Tables {
         let place = TableName::ALL.iter().position(|other| *other == name).unwrap_or_default();
         let mut place = self.opened[place].lock().await;
         if let Some(opened) = place.as_mut() {
+            if opened.listed.elapsed() < limits::LOG_LISTED_EVERY && !opened.table.has_next().await {
+                return Ok(Some(Arc::clone(&opened.provider)));
+            }
             let before = opened.table.version();
             match opened.table.refresh().await {
-                Ok(()) if opened.table.version() == before => return Ok(Some(Arc::clone(&opened.provider))),
                 Ok(()) => {
-                    opened.provider = self.provider(&opened.table).await?;
+                    if opened.table.version() != before {
+                        opened.provider = self.provider(&opened.table).await?;
+                    }
+                    opened.listed = Instant::now();
                     return Ok(Some(Arc::clone(&opened.provider)));
                 }
                 // What was known cannot be followed, for instance since the log was tidied meanwhile: begin anew.
@@ -111,7 +121,7 @@ impl Tables {
         }
         let Some(table) = self.lake.table_if_there(name).await? else { return Ok(None) };
         let provider = self.provider(&table).await?;
-        *place = Some(Opened { table, provider: Arc::clone(&provider) });
+        *place = Some(Opened { table, provider: Arc::clone(&provider), listed: Instant::now() });
         Ok(Some(provider))
     }
 
@@ -126,8 +136,13 @@ impl Tables {
         Ok(Arc::new(LakeTable::open(table, url, blooms).await?))
     }
 
-    /// Fails unless the lake is there.
+    /// Fails unless the lake is there, or was there when somebody asked before.
     pub(super) async fn require(&self) -> Result<()> {
+        // In the order of `TableName::ALL`, in which file events are first.
+        let [file_events, ..] = &self.opened;
+        if file_events.lock().await.is_some() {
+            return Ok(());
+        }
         match self.newest(TableName::FileEvents).await? {
             Some(_) => Ok(()),
             None => self.lake.require().await,

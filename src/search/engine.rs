@@ -5,13 +5,16 @@ use std::sync::Arc;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule};
 use datafusion::prelude::SessionConfig;
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::answer::Bounds;
 use super::catalog::{Policy, Tables};
+use super::distinct::CountDistinctTexts;
 use super::evidence::Evidence;
+use super::texts::TextsAsViews;
 use super::{Search, functions, query_error};
 use crate::clock::Clock;
 use crate::error::{Code, Result};
@@ -187,7 +190,30 @@ pub(super) fn state() -> SessionState {
         // DataFusion 55 fails to plan `SELECT * … ORDER BY an['element']` with it, and only tables with objects gain from it.
         .set_bool("datafusion.optimizer.enable_leaf_expression_pushdown", false)
         .set_str("datafusion.execution.time_zone", "UTC");
-    let mut state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+    // What takes the types of the tables comes before the decision on types, what sees a count before DataFusion's own rules.
+    // TEMPORARY
+    let mut config = config;
+    let tried = std::env::var("WAYBILL_TRY").unwrap_or_default();
+    for setting in tried.split(';').filter_map(|setting| setting.split_once('=')) {
+        config = config.set_str(setting.0, setting.1);
+    }
+    let off = |name: &str| tried.split(';').any(|word| word == name);
+    let mut analysis: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![];
+    if !off("noviews") {
+        analysis.push(Arc::new(TextsAsViews));
+    }
+    analysis.extend(Analyzer::new().rules);
+    let mut optimization: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![];
+    if !off("nodistinct") {
+        optimization.push(Arc::new(CountDistinctTexts));
+    }
+    optimization.extend(Optimizer::new().rules);
+    let mut state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_default_features()
+        .with_analyzer_rules(analysis)
+        .with_optimizer_rules(optimization)
+        .build();
     functions::restrict(&mut state);
     if let Err(error) = functions::register(&mut state) {
         // Only a session that is shared read-only refuses, and this one is new.

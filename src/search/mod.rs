@@ -13,6 +13,7 @@ pub mod browse;
 mod catalog;
 pub mod csv;
 mod describe;
+mod distinct;
 mod engine;
 mod evidence;
 mod functions;
@@ -24,6 +25,7 @@ mod risk;
 mod scan;
 pub mod script;
 mod statement;
+mod texts;
 mod views;
 
 use std::sync::Arc;

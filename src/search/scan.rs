@@ -4,9 +4,9 @@
 //! that may hold an answer (`bloom` knows of hashes and ids); the reading, with row-group, bloom-filter and page pruning, is DataFusion's.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use chrono::{DateTime, NaiveDate};
 use datafusion::catalog::{Session, TableProvider};
@@ -36,14 +36,15 @@ use crate::lake::{DataFile, Table};
 #[derive(Debug)]
 pub(super) struct LakeTable {
     schema: TableSchema,
-    files: Vec<PartitionedFile>,
-    /// What the log says of each file, as certain bounds. Delta cuts long texts and times, always outwards, so that they may
-    /// rule a file out, and may not be taken for the least or greatest value.
-    bounds: Vec<Arc<Statistics>>,
+    /// Each has as its statistics what the log says of it, as certain bounds. Delta cuts long texts and times, always outwards,
+    /// so that they may rule a file out; they are not given on as the least and greatest values of the table.
+    files: Arc<[PartitionedFile]>,
     /// Columns with bloom filters, and those of the files that were read.
     bloom_columns: Vec<&'static str>,
     blooms: Arc<Blooms>,
     url: ObjectStoreUrl,
+    /// The same table with its texts as views.
+    views: OnceLock<Arc<LakeTable>>,
 }
 
 impl LakeTable {
@@ -57,22 +58,43 @@ impl LakeTable {
         let file_schema = Arc::new(Schema::new(columns));
         let schema = TableSchema::builder(Arc::clone(&file_schema)).with_table_partition_cols(days).build();
         let files = table.files().await?;
-        let (mut partitioned, mut bounds) = (Vec::with_capacity(files.len()), Vec::with_capacity(files.len()));
+        let mut partitioned = Vec::with_capacity(files.len());
         for file in &files {
             let mut statistics = statistics(schema.table_schema(), file)?;
             let day = ScalarValue::Date32(file.date.map(days_since_1970));
             for column in &mut statistics.column_statistics[file_schema.fields().len()..] {
                 column.min_value = Precision::Exact(day.clone());
                 column.max_value = Precision::Exact(day.clone());
+                column.null_count = Precision::Exact(0);
             }
-            bounds.push(Arc::new(certain(&statistics)));
             let file = PartitionedFile::new(file.path.to_string(), file.size).with_partition_values(vec![day]);
             partitioned.push(PartitionedFile { statistics: Some(Arc::new(statistics)), ..file });
         }
         blooms.retain(&partitioned);
         let columns = crate::event::schema::table(table.name()).columns.iter();
         let bloom_columns = columns.filter(|column| column.bloom).map(|column| column.name.as_str()).collect();
-        Ok(Self { schema, files: partitioned, bounds, bloom_columns, blooms, url })
+        Ok(Self { schema, files: partitioned.into(), bloom_columns, blooms, url, views: OnceLock::new() })
+    }
+
+    /// The same table with its texts as views; made once.
+    pub(super) fn views(&self) -> Arc<Self> {
+        let make = || {
+            let as_view = |field: &FieldRef| match field.data_type() {
+                DataType::Utf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
+                _ => Arc::clone(field),
+            };
+            let fields: Fields = self.schema.file_schema().fields().iter().map(as_view).collect();
+            let days: Vec<_> = self.schema.table_partition_cols().iter().cloned().collect();
+            Arc::new(Self {
+                schema: TableSchema::builder(Arc::new(Schema::new(fields))).with_table_partition_cols(days).build(),
+                files: Arc::clone(&self.files),
+                bloom_columns: self.bloom_columns.clone(),
+                blooms: Arc::clone(&self.blooms),
+                url: self.url.clone(),
+                views: OnceLock::new(),
+            })
+        };
+        Arc::clone(self.views.get_or_init(make))
     }
 
     /// The files that may hold a row for these filters, by their days, statistics and bloom filters: a look-up in a lake of
@@ -83,17 +105,18 @@ impl LakeTable {
         filters: &[Expr],
         readers: &dyn ParquetFileReaderFactory,
     ) -> PlanResult<Vec<PartitionedFile>> {
-        let Some(filter) = conjunction(filters.to_vec()) else { return Ok(self.files.clone()) };
+        let Some(filter) = conjunction(filters.to_vec()) else { return Ok(self.files.to_vec()) };
         let schema = DFSchema::try_from(self.schema())?;
         let filter = state.create_physical_expr(filter, &schema)?;
         let files = match PruningPredicateBuilder::new().with_file_schema(self.schema()).try_build(Arc::clone(&filter))
         {
             Ok(pruning) => {
-                let keep = pruning.prune(&PrunableStatistics::new(self.bounds.clone(), self.schema()))?;
+                let bounds = self.files.iter().filter_map(|file| file.statistics.clone()).collect();
+                let keep = pruning.prune(&PrunableStatistics::new(bounds, self.schema()))?;
                 self.files.iter().zip(keep).filter(|(_, keep)| *keep).map(|(file, _)| file.clone()).collect()
             }
             // A filter that says nothing about bounds keeps every file.
-            Err(_) => self.files.clone(),
+            Err(_) => self.files.to_vec(),
         };
         self.blooms.may_hold(files, &filter, &self.bloom_columns, readers).await
     }
@@ -167,7 +190,7 @@ struct DeltaStatistics {
     null_count: HashMap<String, serde_json::Value>,
 }
 
-/// A file's statistics in DataFusion's words. Bounds are inexact: Delta cuts long texts and times.
+/// A file's statistics in DataFusion's words.
 fn statistics(schema: &Schema, file: &DataFile) -> Result<Statistics> {
     let mut statistics = Statistics::new_unknown(schema);
     let Some(json) = &file.stats else { return Ok(statistics) };
@@ -177,33 +200,17 @@ fn statistics(schema: &Schema, file: &DataFile) -> Result<Statistics> {
     for (field, column) in schema.fields().iter().zip(&mut statistics.column_statistics) {
         let bound = |values: &HashMap<String, serde_json::Value>, is_max| {
             let value = values.get(field.name()).and_then(|value| scalar(field, value, is_max));
-            value.map_or(Precision::Absent, Precision::Inexact)
+            value.map_or(Precision::Absent, Precision::Exact)
         };
         let nulls = delta.null_count.get(field.name()).and_then(serde_json::Value::as_u64);
         *column = ColumnStatistics {
-            null_count: nulls.and_then(|n| usize::try_from(n).ok()).map_or(Precision::Absent, Precision::Inexact),
+            null_count: nulls.and_then(|n| usize::try_from(n).ok()).map_or(Precision::Absent, Precision::Exact),
             min_value: bound(&delta.min_values, false),
             max_value: bound(&delta.max_values, true),
             ..ColumnStatistics::new_unknown()
         };
     }
     Ok(statistics)
-}
-
-/// The same bounds, said to be certain, which pruning asks for.
-fn certain(statistics: &Statistics) -> Statistics {
-    let mut statistics = statistics.clone();
-    for column in &mut statistics.column_statistics {
-        for bound in [&mut column.min_value, &mut column.max_value] {
-            if let Some(value) = bound.get_value().cloned() {
-                *bound = Precision::Exact(value);
-            }
-        }
-        if let Precision::Inexact(count) = column.null_count {
-            column.null_count = Precision::Exact(count);
-        }
-    }
-    statistics
 }
 
 fn scalar(field: &Field, value: &serde_json::Value, is_max: bool) -> Option<ScalarValue> {
