@@ -346,3 +346,145 @@ impl Accumulator for OneGroup {
         self.0.merge_batch(states, &vec![0; states[0].len()], 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array as Numbers, RecordBatch, StringArray};
+    use arrow::util::display::array_value_to_string;
+    use datafusion::datasource::MemTable;
+    use datafusion::execution::session_state::SessionStateBuilder;
+    use datafusion::optimizer::Optimizer;
+    use datafusion::prelude::{SessionConfig, SessionContext};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What two rows of the answer are compared by.
+    async fn ask(context: &SessionContext, statement: &str) -> Vec<String> {
+        let batches = context.sql(statement).await.unwrap().collect().await.unwrap();
+        let text = |batch: &RecordBatch, row| {
+            let values = batch.columns().iter().map(|column| array_value_to_string(column, row).unwrap());
+            values.collect::<Vec<_>>().join("|")
+        };
+        let rows = batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| text(batch, row)));
+        let mut rows: Vec<String> = rows.collect();
+        rows.sort();
+        rows
+    }
+
+    /// A session over a table `t` of two partitions, with our rule or without; after `probe` rows a group by many values
+    /// gives up on grouping before the rows are spread over the cores.
+    fn session(rows: &[Row], kind: &DataType, with_rule: bool, probe: usize) -> SessionContext {
+        let config = SessionConfig::new()
+            .with_target_partitions(2)
+            .with_batch_size(4)
+            .set_usize("datafusion.execution.skip_partial_aggregation_probe_rows_threshold", probe)
+            .set_str("datafusion.execution.skip_partial_aggregation_probe_ratio_threshold", "0.3");
+        let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = Vec::new();
+        if with_rule {
+            rules.push(Arc::new(CountDistinctTexts));
+        }
+        rules.extend(Optimizer::new().rules);
+        let state = SessionStateBuilder::new().with_config(config).with_default_features().with_optimizer_rules(rules);
+        let context = SessionContext::new_with_state(state.build());
+        let batch = |rows: &[Row]| {
+            let text = |of: fn(&Row) -> &Option<String>| {
+                cast(&rows.iter().map(of).map(Option::as_deref).collect::<StringArray>(), kind).unwrap()
+            };
+            let number = |of: fn(&Row) -> Option<i64>| Arc::new(rows.iter().map(of).collect::<Numbers>()) as ArrayRef;
+            let columns: [(&str, ArrayRef, bool); 5] = [
+                ("g", text(|row| &row.0), true),
+                ("h", number(|row| row.1), true),
+                ("a", text(|row| &row.2), true),
+                ("b", text(|row| &row.3), true),
+                ("n", number(|row| row.4), true),
+            ];
+            RecordBatch::try_from_iter_with_nullable(columns).unwrap()
+        };
+        let (left, right) = rows.split_at(rows.len() / 2);
+        let slices = |rows: &[Row]| rows.chunks(3).map(batch).collect::<Vec<_>>();
+        let table = MemTable::try_new(batch(&[]).schema(), vec![slices(left), slices(right)]).unwrap();
+        context.register_table("t", Arc::new(table)).unwrap();
+        context
+    }
+
+    type Row = (Option<String>, Option<i64>, Option<String>, Option<String>, Option<i64>);
+
+    const STATEMENTS: [&str; 9] = [
+        "SELECT g, count(DISTINCT a) FROM t GROUP BY g",
+        "SELECT g, h, count(DISTINCT a) AS x, count(DISTINCT b), count(*), count(a), min(b), max(a), sum(n) FROM t GROUP BY g, h",
+        "SELECT h, count(DISTINCT a) FILTER (WHERE n > 2), count(DISTINCT a) FROM t GROUP BY h",
+        "SELECT g, count(DISTINCT n), count(DISTINCT a), avg(n) FROM t GROUP BY g HAVING count(DISTINCT a) > 1",
+        "SELECT count(DISTINCT a), count(*), count(DISTINCT b) FILTER (WHERE h = 1) FROM t",
+        "SELECT upper(g), count(DISTINCT a || b) + 1 FROM t WHERE n IS NOT NULL GROUP BY upper(g)",
+        "SELECT g, h, count(DISTINCT a) FROM t GROUP BY ROLLUP (g, h)",
+        "SELECT count(DISTINCT a) FROM t GROUP BY 'one'",
+        "SELECT g, count(DISTINCT a) FROM (SELECT * FROM t ORDER BY g) GROUP BY g ORDER BY g",
+    ];
+
+    fn text() -> impl Strategy<Value = Option<String>> {
+        // Few values, so that they meet; short ones and ones that do not fit into a view.
+        proptest::option::of(
+            (0..5_usize).prop_map(|n| ["", "a", "bb", "a text of some length", "another text of length"][n].to_owned()),
+        )
+    }
+
+    fn row() -> impl Strategy<Value = Row> {
+        let number = || proptest::option::of(0..4_i64);
+        (text(), number(), text(), text(), number())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn counts_are_those_of_datafusion(rows in proptest::collection::vec(row(), 0..60), probe in 1..80_usize, kind in 0..3_usize) {
+            let kind = [DataType::Utf8, DataType::LargeUtf8, DataType::Utf8View][kind].clone();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let (ours, theirs) = (session(&rows, &kind, true, probe), session(&rows, &kind, false, probe));
+            for statement in STATEMENTS {
+                let answers = runtime.block_on(async { (ask(&ours, statement).await, ask(&theirs, statement).await) });
+                prop_assert_eq!(answers.0, answers.1, "{}", statement);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn groups_are_counted_by_our_function_and_keep_their_columns() {
+        let (ours, theirs) = (session(&[], &DataType::Utf8, true, 1), session(&[], &DataType::Utf8, false, 1));
+        for statement in STATEMENTS {
+            let schema = |context: &SessionContext| {
+                let context = context.clone();
+                async move { context.sql(statement).await.unwrap().create_physical_plan().await.unwrap().schema() }
+            };
+            assert_eq!(schema(&ours).await, schema(&theirs).await, "{statement}");
+        }
+        let plan = async |context: &SessionContext, statement| {
+            let plan = context.sql(statement).await.unwrap().into_optimized_plan().unwrap();
+            plan.to_string().contains("count_distinct_texts")
+        };
+        assert!(plan(&ours, STATEMENTS[0]).await);
+        // One group, and numbers, are DataFusion's.
+        assert!(!plan(&ours, STATEMENTS[4]).await);
+        assert!(!plan(&ours, "SELECT g, count(DISTINCT n) FROM t GROUP BY g").await);
+        assert!(!plan(&theirs, STATEMENTS[0]).await);
+    }
+
+    #[test]
+    fn groups_that_leave_early_take_their_texts_along() {
+        let texts = |texts: &[&str]| Arc::new(StringArray::from(texts.to_vec())) as ArrayRef;
+        let mut counted = DistinctTexts::default();
+        counted.update_batch(&[texts(&["a", "b", "a", "c", "d"])], &[0, 0, 1, 1, 2], None, 4).unwrap();
+        let state = counted.state(EmitTo::First(1)).unwrap();
+        counted.update_batch(&[texts(&["a", "c", "e", "d"])], &[0, 0, 0, 1], None, 3).unwrap();
+        let count = |counted: &mut DistinctTexts, emit_to| {
+            counted.evaluate(emit_to).unwrap().as_primitive::<arrow::datatypes::Int64Type>().values().to_vec()
+        };
+        assert_eq!(count(&mut counted, EmitTo::First(2)), [3, 1]);
+        assert_eq!(count(&mut counted, EmitTo::All), [0]);
+        counted.merge_batch(&state, &[0], 1).unwrap();
+        counted.update_batch(&[texts(&["a", "b"])], &[0, 0], None, 1).unwrap();
+        assert_eq!(count(&mut counted, EmitTo::All), [2]);
+        assert!(counted.size() < 64 * 1024, "{}", counted.size());
+    }
+}

@@ -14,6 +14,7 @@ use super::answer::Bounds;
 use super::catalog::{Policy, Tables};
 use super::distinct::CountDistinctTexts;
 use super::evidence::Evidence;
+use super::first_files::FirstFiles;
 use super::texts::TextsAsViews;
 use super::{Search, functions, query_error};
 use crate::clock::Clock;
@@ -208,12 +209,11 @@ pub(super) fn state() -> SessionState {
         optimization.push(Arc::new(CountDistinctTexts));
     }
     optimization.extend(Optimizer::new().rules);
-    let mut state = SessionStateBuilder::new()
-        .with_config(config)
-        .with_default_features()
-        .with_analyzer_rules(analysis)
-        .with_optimizer_rules(optimization)
-        .build();
+    let mut builder = SessionStateBuilder::new().with_config(config).with_default_features();
+    if !off("nofirst") {
+        builder = builder.with_physical_optimizer_rule(Arc::new(FirstFiles));
+    }
+    let mut state = builder.with_analyzer_rules(analysis).with_optimizer_rules(optimization).build();
     functions::restrict(&mut state);
     if let Err(error) = functions::register(&mut state) {
         // Only a session that is shared read-only refuses, and this one is new.

@@ -16,6 +16,7 @@ mod describe;
 mod distinct;
 mod engine;
 mod evidence;
+mod first_files;
 mod functions;
 mod guard;
 mod portion;

@@ -99,3 +99,66 @@ fn views(scan: &TableScan) -> PlanResult<Option<Arc<dyn TableProvider>>> {
     let provider: &dyn TableProvider = provider.as_ref();
     Ok(provider.downcast_ref::<LakeTable>().map(|table| table.views() as Arc<dyn TableProvider>))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::Search;
+
+    /// What a plan becomes, and the names and types of its columns before and after.
+    async fn analysed(search: &Search, statement: &str) -> LogicalPlan {
+        let plan = search.plan(statement).await.unwrap();
+        let before = Arc::clone(plan.schema());
+        let after = search.context().state().optimize(&plan).unwrap();
+        for ((table, field), (other_table, other)) in before.iter().zip(after.schema().iter()) {
+            assert_eq!((table, field.name(), field.data_type()), (other_table, other.name(), other.data_type()));
+            assert_eq!(field.metadata(), other.metadata(), "{statement}");
+        }
+        after
+    }
+
+    #[tokio::test]
+    async fn texts_are_views_within_and_plain_in_the_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = crate::lake::Lake::at(folder.path().to_str().unwrap()).unwrap();
+        lake.create().await.unwrap();
+        let search = Search::open(&lake).await.unwrap();
+        for (statement, has_views) in [
+            ("SELECT sha256, count(*) AS n FROM file_events GROUP BY sha256", true),
+            ("SELECT * FROM file_events ORDER BY observed_at", true),
+            ("SELECT a.sender, b.sender FROM file_events a JOIN file_events b ON a.sha256 = b.sha256", true),
+            ("SELECT sender FROM file_events UNION ALL SELECT 'x' ORDER BY sender", true),
+            ("SELECT sender FROM file_events UNION SELECT file_name FROM file_events", true),
+            ("SELECT domain_of(sender), is_free_mail(sender) FROM file_events GROUP BY 1, 2", true),
+            (
+                "SELECT sender FROM file_events WHERE sha256 IN (SELECT sha256 FROM file_events WHERE sender = 'x')",
+                false,
+            ),
+            ("SELECT unnest(recipients) AS r, sender FROM file_events ORDER BY r", true),
+            // Only read, or with types of its own.
+            ("SELECT sender FROM file_events WHERE sha256 = 'x'", false),
+            ("SELECT 1 AS one", false),
+            (
+                "SELECT sender FROM file_events f WHERE EXISTS (SELECT 1 FROM file_events g WHERE g.sha256 = f.sha256) ORDER BY 1",
+                false,
+            ),
+            (
+                "WITH RECURSIVE r AS (SELECT sender FROM file_events UNION ALL SELECT sender FROM r WHERE false) SELECT * FROM r ORDER BY 1",
+                false,
+            ),
+        ] {
+            let plan = analysed(&search, statement).await;
+            let mut reads_views = false;
+            plan.apply_with_subqueries(|plan| {
+                if let LogicalPlan::TableScan(scan) = plan {
+                    reads_views |=
+                        scan.source.schema().field_with_name("sender").unwrap().data_type() == &DataType::Utf8View;
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+            .unwrap();
+            assert_eq!(reads_views, has_views, "{statement}");
+            search.sql(statement).await.unwrap().collect().await.unwrap();
+        }
+    }
+}
