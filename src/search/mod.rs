@@ -17,6 +17,7 @@ mod distinct;
 mod engine;
 mod evidence;
 mod first_files;
+mod footers;
 mod functions;
 mod guard;
 mod portion;

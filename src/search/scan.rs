@@ -29,6 +29,7 @@ use datafusion_datasource_parquet::CachedParquetFileReaderFactory;
 use serde::Deserialize;
 
 use super::bloom::Blooms;
+use super::footers::Footers;
 use crate::error::{Code, Result, ResultExt};
 use crate::lake::{DataFile, Table};
 
@@ -42,6 +43,7 @@ pub(super) struct LakeTable {
     /// Columns with bloom filters, and those of the files that were read.
     bloom_columns: Vec<&'static str>,
     blooms: Arc<Blooms>,
+    footers: Footers,
     url: ObjectStoreUrl,
     /// The same table with its texts as views.
     views: OnceLock<Arc<LakeTable>>,
@@ -73,7 +75,15 @@ impl LakeTable {
         blooms.retain(&partitioned);
         let columns = crate::event::schema::table(table.name()).columns.iter();
         let bloom_columns = columns.filter(|column| column.bloom).map(|column| column.name.as_str()).collect();
-        Ok(Self { schema, files: partitioned.into(), bloom_columns, blooms, url, views: OnceLock::new() })
+        Ok(Self {
+            schema,
+            files: partitioned.into(),
+            bloom_columns,
+            blooms,
+            footers: Footers::default(),
+            url,
+            views: OnceLock::new(),
+        })
     }
 
     /// The same table with its texts as views; made once.
@@ -90,6 +100,7 @@ impl LakeTable {
                 files: Arc::clone(&self.files),
                 bloom_columns: self.bloom_columns.clone(),
                 blooms: Arc::clone(&self.blooms),
+                footers: Footers::default(),
                 url: self.url.clone(),
                 views: OnceLock::new(),
             })
@@ -146,14 +157,17 @@ impl TableProvider for LakeTable {
     ) -> PlanResult<Arc<dyn ExecutionPlan>> {
         let store = state.runtime_env().object_store(&self.url)?;
         let metadata = state.runtime_env().cache_manager.get_file_metadata_cache();
-        let readers = Arc::new(CachedParquetFileReaderFactory::new(store, metadata));
-        let files = self.files_for(state, filters, readers.as_ref()).await?;
+        let readers = Arc::new(CachedParquetFileReaderFactory::new(store, Arc::clone(&metadata)));
+        let mut files = self.files_for(state, filters, readers.as_ref()).await?;
         if files.is_empty() {
             let schema = match projection {
                 Some(columns) => Arc::new(self.schema().project(columns)?),
                 None => self.schema(),
             };
             return Ok(Arc::new(EmptyExec::new(schema)));
+        }
+        if !std::env::var("WAYBILL_TRY").unwrap_or_default().contains("nofooters") {
+            self.footers.tell(&mut files, self.schema.file_schema(), metadata.as_ref());
         }
         let options = state.config_options().execution.parquet.clone();
         let source = ParquetSource::new(self.schema.clone())
@@ -198,6 +212,10 @@ fn statistics(schema: &Schema, file: &DataFile) -> Result<Statistics> {
         .or_error(Code::LakeDamaged, format!("cannot read the statistics of the file `{}`", file.path))?;
     statistics.num_rows = delta.num_records.map_or(Precision::Absent, Precision::Exact);
     for (field, column) in schema.fields().iter().zip(&mut statistics.column_statistics) {
+        // What writers count as nulls of a list are perhaps its elements, and a column without any value is not read.
+        if field.data_type().is_nested() {
+            continue;
+        }
         let bound = |values: &HashMap<String, serde_json::Value>, is_max| {
             let value = values.get(field.name()).and_then(|value| scalar(field, value, is_max));
             value.map_or(Precision::Absent, Precision::Exact)
