@@ -90,7 +90,7 @@ fn counted<'a>(expr: &'a Expr, input: &DFSchema) -> Option<&'a AggregateFunction
 
 fn function_of_ours() -> Arc<AggregateUDF> {
     static FUNCTION: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| {
-        Arc::new(AggregateUDF::from(Function { signature: Signature::string(1, Volatility::Immutable) }))
+        Arc::new(AggregateUDF::from(Function { signature: Signature::any(1, Volatility::Immutable) }))
     });
     Arc::clone(&FUNCTION)
 }

@@ -23,8 +23,8 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{Column, DynamicFilterPhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::{ExecutionPlan, replace_children_if_necessary};
 
 /// Takes files out of the scan below a sort that keeps its first rows only.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl PhysicalOptimizerRule for FirstFiles {
 
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> PlanResult<Arc<dyn ExecutionPlan>> {
         let narrowed = plan.transform_down(|plan| match plan.downcast_ref::<SortExec>().and_then(narrowed) {
-            Some(input) => plan.with_new_children(vec![input]).map(Transformed::yes),
+            Some(input) => replace_children_if_necessary(plan, vec![input]).map(Transformed::yes),
             None => Ok(Transformed::no(plan)),
         });
         narrowed.data()
@@ -51,9 +51,10 @@ impl PhysicalOptimizerRule for FirstFiles {
 /// The input of a sort without the files that hold none of its first rows; nothing when that is all of them, or not known.
 fn narrowed(sort: &SortExec) -> Option<Arc<dyn ExecutionPlan>> {
     let (fetch, first) = (sort.fetch()?, sort.expr().first());
-    let (scan, source) = sort.input().downcast_ref::<DataSourceExec>()?.downcast_to_file_source::<ParquetSource>()?;
+    let (scan, _) = sort.input().downcast_ref::<DataSourceExec>()?.downcast_to_file_source::<ParquetSource>()?;
     // Rows that a filter drops are in the files' numbers of rows. The filter that the sort itself moves drops no row that counts.
-    if !source.predicate().is_none_or(|predicate| predicate.is::<DynamicFilterPhysicalExpr>()) || scan.limit.is_some() {
+    let filter = scan.file_source().filter();
+    if !filter.is_none_or(|filter| filter.is::<DynamicFilterPhysicalExpr>()) || scan.limit.is_some() {
         return None;
     }
     let column = column_of_file(scan, &first.expr)?;
