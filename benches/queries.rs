@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::{Value, json};
-use support::{machine, number, spread, table};
+use support::{machine, number, own_cpu_exactly, spread, table};
 use uuid::Uuid;
 use waybill::clock::Clock;
 use waybill::event::schema::TableName;
@@ -69,7 +69,8 @@ fn main() {
     peer.table(TableName::FileEvents, &files);
     let engine = runtime.block_on(async { Engine::new(lake.clone(), Clock::default()) }).expect("an engine");
 
-    let mut lines = vec![["query", "rows", "waybill ms", "duckdb ms", "waybill / duckdb"].map(str::to_owned).to_vec()];
+    let mut lines =
+        vec![["query", "rows", "waybill ms", "duckdb ms", "waybill / duckdb", "cpu"].map(str::to_owned).to_vec()];
     for (name, statement) in questions(rows) {
         for table in [TableName::Gaps, TableName::Searches] {
             if statement.contains(&format!("FROM {table}")) {
@@ -79,12 +80,15 @@ fn main() {
         }
         let mut ours = Vec::new();
         let mut theirs = Vec::new();
+        let mut cpu = [Duration::ZERO; 2];
         let mut answer = 0;
         let mut failed = None;
         for round in 0..=rounds {
+            let before = own_cpu_exactly();
             let (own, count) = runtime.block_on(ask(&engine, &statement));
+            let own_cpu = own_cpu_exactly().saturating_sub(before);
             match peer.ask(&statement) {
-                Ok((other, others)) => {
+                Ok((other, other_cpu, others)) => {
                     if count != others {
                         failed = Some(format!("{count} rows, and the peer has {others}"));
                     }
@@ -92,6 +96,8 @@ fn main() {
                     if round > 0 {
                         ours.push(own.as_secs_f64() * 1e3);
                         theirs.push(other.as_secs_f64() * 1e3);
+                        cpu[0] += own_cpu;
+                        cpu[1] += other_cpu;
                     }
                 }
                 Err(error) => failed = Some(error),
@@ -109,6 +115,7 @@ fn main() {
             spread(ours).text(1),
             spread(theirs).text(1),
             spread(ratios).text(2),
+            format!("{:.2}", cpu[0].as_secs_f64() / cpu[1].as_secs_f64()),
         ]);
     }
     let title = format!("{rows} rows, {} files, {} MB; {}", files.len(), bytes >> 20, machine());
@@ -147,7 +154,7 @@ fn with_values(statement: &str, rows: usize) -> String {
     let mut statement =
         statement.replace("ann@contoso.example", &address(17)).replace("eve@contoso.example", &address(4));
     for number in 1..=2 {
-        for digits in [32, 64] {
+        for digits in [64, 32] {
             statement = statement.replace(&example(digits, number), &hash(rows / 3 * number, digits));
         }
     }
@@ -224,17 +231,18 @@ impl Peer {
         let files: Vec<&str> = files.iter().filter_map(|path| path.to_str()).collect();
         let columns = &waybill::event::schema::table(table).columns;
         let columns: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-        self.send(&json!({"table": table.as_str(), "files": files, "columns": columns}));
+        let told = self.send(&json!({"table": table.as_str(), "files": files, "columns": columns}));
+        assert!(told["error"].is_null(), "{told}");
     }
 
-    fn ask(&mut self, statement: &str) -> Result<(Duration, usize), String> {
+    fn ask(&mut self, statement: &str) -> Result<(Duration, Duration, usize), String> {
         let told = self.send(&json!({"statement": statement}));
         match told["error"].as_str() {
             Some(error) => Err(error.lines().next().unwrap_or_default().chars().take(60).collect()),
             None => {
-                let seconds = told["seconds"].as_f64().expect("it tells its time");
+                let seconds = |name| Duration::from_secs_f64(told[name].as_f64().expect("it tells its time"));
                 let rows = told["rows"].as_u64().expect("it counts rows");
-                Ok((Duration::from_secs_f64(seconds), usize::try_from(rows).expect("a count of rows")))
+                Ok((seconds("seconds"), seconds("cpu"), usize::try_from(rows).expect("a count of rows")))
             }
         }
     }

@@ -2,18 +2,17 @@
 //!
 //! DataFusion counts distinct texts with a hash set of its own for every group. Who asks which of a million files were sent
 //! by more than one person makes a million sets, nearly all of which hold one text. [`DistinctTexts`] keeps the first text
-//! of each group in a column, and only what differs from it in one set for all groups:
+//! of each group in a column, and what differs from it as pairs of numbers in one set for all groups:
 //!
 //! ```text
 //!   group          0      1      2            texts    "ann"  "bob"  "eve"  "dan"
-//!   first text     0      1      2            others   (0, "eve") → 2, (0, "dan") → 3
+//!   first text     0      1      2            others   (0, 2), (0, 3)
 //!   count          3      1      1
 //! ```
 //!
-//! [`CountDistinctTexts`] is the rule that puts it in place of DataFusion's, wherever there are groups; beside it any other
-//! aggregate may stand, also other distinct ones.
+//! Beside it any other aggregate may stand, also other distinct ones.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher as _;
 use std::mem::size_of;
 use std::sync::{Arc, LazyLock};
@@ -26,73 +25,27 @@ use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::hash_utils::RandomState;
-use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, Result as PlanResult, ScalarValue};
 use datafusion::error::DataFusionError;
+use datafusion::functions_aggregate::count::Count;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::format_state_name;
 use datafusion::logical_expr::{
-    Accumulator, Aggregate, AggregateUDF, AggregateUDFImpl, EmitTo, Expr, ExprSchemable as _, GroupsAccumulator,
-    LogicalPlan, Signature, Volatility,
+    Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, ExprSchemable as _, GroupsAccumulator, Signature, Volatility,
 };
-use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
-/// Replaces `count(DISTINCT text)` of plans with groups.
-#[derive(Debug)]
-pub(super) struct CountDistinctTexts;
-
-impl OptimizerRule for CountDistinctTexts {
-    fn name(&self) -> &str {
-        "count_distinct_texts"
-    }
-
-    fn apply_order(&self) -> Option<ApplyOrder> {
-        Some(ApplyOrder::TopDown)
-    }
-
-    fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> PlanResult<Transformed<LogicalPlan>> {
-        let LogicalPlan::Aggregate(aggregate) = plan else { return Ok(Transformed::no(plan)) };
-        let is_ours = |expr: &Expr| counted(expr, aggregate.input.schema()).is_some();
-        // Without groups there is one set only, and DataFusion fills it on all cores.
-        if aggregate.group_expr.is_empty() || !aggregate.aggr_expr.iter().any(is_ours) {
-            return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
-        }
-        let groups = aggregate.schema.fields().len() - aggregate.aggr_expr.len();
-        let replaced = aggregate.aggr_expr.iter().enumerate().map(|(place, expr)| {
-            let Some(function) = counted(expr, aggregate.input.schema()) else { return expr.clone() };
-            let (table, field) = aggregate.schema.qualified_field(groups + place);
-            let filter = function.params.filter.clone();
-            let ours = AggregateFunction::new_udf(
-                function_of_ours(),
-                function.params.args.clone(),
-                false,
-                filter,
-                vec![],
-                None,
-            );
-            Expr::AggregateFunction(ours).alias_qualified(table.cloned(), field.name())
-        });
-        let replaced = replaced.collect();
-        let (input, group_expr) = (Arc::clone(&aggregate.input), aggregate.group_expr.clone());
-        Ok(Transformed::yes(LogicalPlan::Aggregate(Aggregate::try_new(input, group_expr, replaced)?)))
-    }
-}
-
-/// The call, when an expression is DataFusion's count of distinct texts.
-fn counted<'a>(expr: &'a Expr, input: &DFSchema) -> Option<&'a AggregateFunction> {
-    let Expr::AggregateFunction(function) = expr else { return None };
-    let params = &function.params;
-    let ([text], true) = (params.args.as_slice(), params.distinct && params.order_by.is_empty()) else { return None };
-    let is_count = function.func.inner().is::<datafusion::functions_aggregate::count::Count>();
-    (is_count && text.get_type(input).is_ok_and(|kind| kind.is_string())).then_some(function)
-}
-
-fn function_of_ours() -> Arc<AggregateUDF> {
-    static FUNCTION: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| {
+/// Our count of distinct texts in place of DataFusion's.
+pub(super) fn instead_of(function: &AggregateFunction, input: &DFSchema) -> Option<AggregateFunction> {
+    static OURS: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| {
         Arc::new(AggregateUDF::from(Function { signature: Signature::any(1, Volatility::Immutable) }))
     });
-    Arc::clone(&FUNCTION)
+    let params = &function.params;
+    let ([text], true, []) = (params.args.as_slice(), params.distinct, params.order_by.as_slice()) else { return None };
+    let is_ours = function.func.inner().is::<Count>() && text.get_type(input).is_ok_and(|kind| kind.is_string());
+    is_ours.then(|| {
+        AggregateFunction::new_udf(Arc::clone(&OURS), vec![text.clone()], false, params.filter.clone(), vec![], None)
+    })
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -151,21 +104,17 @@ const NONE: u32 = u32::MAX;
 /// The distinct texts of every group.
 #[derive(Debug, Default)]
 struct DistinctTexts {
-    /// Each text that counts, in the order in which they came.
+    /// The texts, in the order in which they came.
     texts: StringViewBuilder,
     /// Of each group, the place of its first text in `texts`.
     first: Vec<u32>,
     /// Of each group, how many texts it has.
     counts: Vec<i64>,
-    /// All other texts, by the hash of group and text; where two have the same hash, the second is under the next number.
-    others: HashMap<u64, Other, RandomState>,
+    /// Groups with the places of texts that they have beside their first.
+    others: HashSet<(u32, u32), RandomState>,
+    /// The places of those texts, by their hash; where two have the same hash, the second is under the next number.
+    places: HashMap<u64, u32, RandomState>,
     hasher: RandomState,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Other {
-    group: usize,
-    text: u32,
 }
 
 impl DistinctTexts {
@@ -179,22 +128,25 @@ impl DistinctTexts {
         if first == NONE {
             self.first[group] = self.keep(text)?;
             self.counts[group] = 1;
-            return Ok(());
+        } else if !self.is(first, text) {
+            let other = (number(group)?, self.place(text)?);
+            self.counts[group] += i64::from(self.others.insert(other));
         }
-        if self.is(first, text) {
-            return Ok(());
-        }
-        let mut hash = self.hasher.hash_one((group, text));
-        while let Some(other) = self.others.get(&hash) {
-            if other.group == group && self.is(other.text, text) {
-                return Ok(());
+        Ok(())
+    }
+
+    /// The one place of a text that some group has beside its first.
+    fn place(&mut self, text: &str) -> PlanResult<u32> {
+        let mut hash = self.hasher.hash_one(text);
+        while let Some(place) = self.places.get(&hash) {
+            if self.is(*place, text) {
+                return Ok(*place);
             }
             hash = hash.wrapping_add(1);
         }
-        let text = self.keep(text)?;
-        self.others.insert(hash, Other { group, text });
-        self.counts[group] += 1;
-        Ok(())
+        let place = self.keep(text)?;
+        self.places.insert(hash, place);
+        Ok(place)
     }
 
     fn is(&self, place: u32, text: &str) -> bool {
@@ -202,10 +154,7 @@ impl DistinctTexts {
     }
 
     fn keep(&mut self, text: &str) -> PlanResult<u32> {
-        let place = u32::try_from(self.texts.len()).ok().filter(|place| *place != NONE);
-        let place = place.ok_or_else(|| {
-            DataFusionError::ResourcesExhausted("a count of distinct texts has too many of them".to_owned())
-        })?;
+        let place = number(self.texts.len())?;
         self.texts.append_value(text);
         Ok(place)
     }
@@ -228,8 +177,10 @@ impl DistinctTexts {
         for (group, first) in before.first[gone..].iter().enumerate().filter(|(_, first)| **first != NONE) {
             self.see(group, texts.value(*first as usize))?;
         }
-        for other in before.others.values().filter(|other| other.group >= gone) {
-            self.see(other.group - gone, texts.value(other.text as usize))?;
+        for (group, text) in before.others {
+            if let Some(group) = (group as usize).checked_sub(gone) {
+                self.see(group, texts.value(text as usize))?;
+            }
         }
         Ok(())
     }
@@ -271,9 +222,12 @@ impl GroupsAccumulator for DistinctTexts {
         let offsets = OffsetBuffer::<i32>::from_lengths(lengths.iter().copied());
         let mut ends: Vec<usize> = offsets.iter().map(|offset| *offset as usize).collect();
         let mut places = vec![0; lengths.iter().sum()];
-        for other in self.others.values().filter(|other| other.group < emitted) {
-            places[ends[other.group]] = other.text;
-            ends[other.group] += 1;
+        for (group, text) in &self.others {
+            let group = *group as usize;
+            if group < emitted {
+                places[ends[group]] = *text;
+                ends[group] += 1;
+            }
         }
         let others = take(&texts, &UInt32Array::from(places), None)?;
         self.forget(emitted)?;
@@ -299,11 +253,17 @@ impl GroupsAccumulator for DistinctTexts {
     }
 
     fn size(&self) -> usize {
-        // The view of a text has 16 bytes; an entry of the map has a byte of its own.
-        let texts = self.texts.allocated_size();
         let groups = self.first.capacity() * size_of::<u32>() + self.counts.capacity() * size_of::<i64>();
-        texts + groups + self.others.capacity() * (size_of::<(u64, Other)>() + 1)
+        // An entry of a table has a byte of its own.
+        let others = self.others.capacity() * (size_of::<(u32, u32)>() + 1);
+        self.texts.allocated_size() + groups + others + self.places.capacity() * (size_of::<(u64, u32)>() + 1)
     }
+}
+
+/// A place or group as a small number.
+fn number(place: usize) -> PlanResult<u32> {
+    let number = u32::try_from(place).ok().filter(|number| *number != NONE);
+    number.ok_or_else(|| DataFusionError::ResourcesExhausted("too many groups or texts to count".to_owned()))
 }
 
 /// The texts that count: null where there is none, and where the filter says no.
@@ -349,126 +309,9 @@ impl Accumulator for OneGroup {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Int64Array as Numbers, RecordBatch, StringArray};
-    use arrow::util::display::array_value_to_string;
-    use datafusion::datasource::MemTable;
-    use datafusion::execution::session_state::SessionStateBuilder;
-    use datafusion::optimizer::Optimizer;
-    use datafusion::prelude::{SessionConfig, SessionContext};
-    use proptest::prelude::*;
+    use arrow::array::StringArray;
 
     use super::*;
-
-    /// What two rows of the answer are compared by.
-    async fn ask(context: &SessionContext, statement: &str) -> Vec<String> {
-        let batches = context.sql(statement).await.unwrap().collect().await.unwrap();
-        let text = |batch: &RecordBatch, row| {
-            let values = batch.columns().iter().map(|column| array_value_to_string(column, row).unwrap());
-            values.collect::<Vec<_>>().join("|")
-        };
-        let rows = batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| text(batch, row)));
-        let mut rows: Vec<String> = rows.collect();
-        rows.sort();
-        rows
-    }
-
-    /// A session over a table `t` of two partitions, with our rule or without; after `probe` rows a group by many values
-    /// gives up on grouping before the rows are spread over the cores.
-    fn session(rows: &[Row], kind: &DataType, with_rule: bool, probe: usize) -> SessionContext {
-        let config = SessionConfig::new()
-            .with_target_partitions(2)
-            .with_batch_size(4)
-            .set_usize("datafusion.execution.skip_partial_aggregation_probe_rows_threshold", probe)
-            .set_str("datafusion.execution.skip_partial_aggregation_probe_ratio_threshold", "0.3");
-        let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = Vec::new();
-        if with_rule {
-            rules.push(Arc::new(CountDistinctTexts));
-        }
-        rules.extend(Optimizer::new().rules);
-        let state = SessionStateBuilder::new().with_config(config).with_default_features().with_optimizer_rules(rules);
-        let context = SessionContext::new_with_state(state.build());
-        let batch = |rows: &[Row]| {
-            let text = |of: fn(&Row) -> &Option<String>| {
-                cast(&rows.iter().map(of).map(Option::as_deref).collect::<StringArray>(), kind).unwrap()
-            };
-            let number = |of: fn(&Row) -> Option<i64>| Arc::new(rows.iter().map(of).collect::<Numbers>()) as ArrayRef;
-            let columns: [(&str, ArrayRef, bool); 5] = [
-                ("g", text(|row| &row.0), true),
-                ("h", number(|row| row.1), true),
-                ("a", text(|row| &row.2), true),
-                ("b", text(|row| &row.3), true),
-                ("n", number(|row| row.4), true),
-            ];
-            RecordBatch::try_from_iter_with_nullable(columns).unwrap()
-        };
-        let (left, right) = rows.split_at(rows.len() / 2);
-        let slices = |rows: &[Row]| rows.chunks(3).map(batch).collect::<Vec<_>>();
-        let table = MemTable::try_new(batch(&[]).schema(), vec![slices(left), slices(right)]).unwrap();
-        context.register_table("t", Arc::new(table)).unwrap();
-        context
-    }
-
-    type Row = (Option<String>, Option<i64>, Option<String>, Option<String>, Option<i64>);
-
-    const STATEMENTS: [&str; 9] = [
-        "SELECT g, count(DISTINCT a) FROM t GROUP BY g",
-        "SELECT g, h, count(DISTINCT a) AS x, count(DISTINCT b), count(*), count(a), min(b), max(a), sum(n) FROM t GROUP BY g, h",
-        "SELECT h, count(DISTINCT a) FILTER (WHERE n > 2), count(DISTINCT a) FROM t GROUP BY h",
-        "SELECT g, count(DISTINCT n), count(DISTINCT a), avg(n) FROM t GROUP BY g HAVING count(DISTINCT a) > 1",
-        "SELECT count(DISTINCT a), count(*), count(DISTINCT b) FILTER (WHERE h = 1) FROM t",
-        "SELECT upper(g), count(DISTINCT a || b) + 1 FROM t WHERE n IS NOT NULL GROUP BY upper(g)",
-        "SELECT g, h, count(DISTINCT a) FROM t GROUP BY ROLLUP (g, h)",
-        "SELECT count(DISTINCT a) FROM t GROUP BY 'one'",
-        "SELECT g, count(DISTINCT a) FROM (SELECT * FROM t ORDER BY g) GROUP BY g ORDER BY g",
-    ];
-
-    fn text() -> impl Strategy<Value = Option<String>> {
-        // Few values, so that they meet; short ones and ones that do not fit into a view.
-        proptest::option::of(
-            (0..5_usize).prop_map(|n| ["", "a", "bb", "a text of some length", "another text of length"][n].to_owned()),
-        )
-    }
-
-    fn row() -> impl Strategy<Value = Row> {
-        let number = || proptest::option::of(0..4_i64);
-        (text(), number(), text(), text(), number())
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
-
-        #[test]
-        fn counts_are_those_of_datafusion(rows in proptest::collection::vec(row(), 0..60), probe in 1..80_usize, kind in 0..3_usize) {
-            let kind = [DataType::Utf8, DataType::LargeUtf8, DataType::Utf8View][kind].clone();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let (ours, theirs) = (session(&rows, &kind, true, probe), session(&rows, &kind, false, probe));
-            for statement in STATEMENTS {
-                let answers = runtime.block_on(async { (ask(&ours, statement).await, ask(&theirs, statement).await) });
-                prop_assert_eq!(answers.0, answers.1, "{}", statement);
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn groups_are_counted_by_our_function_and_keep_their_columns() {
-        let (ours, theirs) = (session(&[], &DataType::Utf8, true, 1), session(&[], &DataType::Utf8, false, 1));
-        for statement in STATEMENTS {
-            let schema = |context: &SessionContext| {
-                let context = context.clone();
-                async move { context.sql(statement).await.unwrap().create_physical_plan().await.unwrap().schema() }
-            };
-            assert_eq!(schema(&ours).await, schema(&theirs).await, "{statement}");
-        }
-        let plan = async |context: &SessionContext, statement| {
-            let plan = context.sql(statement).await.unwrap().into_optimized_plan().unwrap();
-            plan.to_string().contains("count_distinct_texts")
-        };
-        assert!(plan(&ours, STATEMENTS[0]).await);
-        // One group, and numbers, are DataFusion's.
-        assert!(!plan(&ours, STATEMENTS[4]).await);
-        assert!(!plan(&ours, "SELECT g, count(DISTINCT n) FROM t GROUP BY g").await);
-        assert!(!plan(&theirs, STATEMENTS[0]).await);
-    }
 
     #[test]
     fn groups_that_leave_early_take_their_texts_along() {

@@ -5,17 +5,16 @@ use std::sync::Arc;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule};
+use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::prelude::SessionConfig;
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::aggregates::AggregatesOfTexts;
 use super::answer::Bounds;
 use super::catalog::{Policy, Tables};
-use super::distinct::CountDistinctTexts;
 use super::evidence::Evidence;
 use super::first_files::FirstFiles;
-use super::texts::TextsAsViews;
 use super::{Search, functions, query_error};
 use crate::clock::Clock;
 use crate::error::{Code, Result};
@@ -191,7 +190,6 @@ pub(super) fn state() -> SessionState {
         // DataFusion 55 fails to plan `SELECT * … ORDER BY an['element']` with it, and only tables with objects gain from it.
         .set_bool("datafusion.optimizer.enable_leaf_expression_pushdown", false)
         .set_str("datafusion.execution.time_zone", "UTC");
-    // What takes the types of the tables comes before the decision on types, what sees a count before DataFusion's own rules.
     // TEMPORARY
     let mut config = config;
     let tried = std::env::var("WAYBILL_TRY").unwrap_or_default();
@@ -199,21 +197,18 @@ pub(super) fn state() -> SessionState {
         config = config.set_str(setting.0, setting.1);
     }
     let off = |name: &str| tried.split(';').any(|word| word == name);
-    let mut analysis: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![];
-    if !off("noviews") {
-        analysis.push(Arc::new(TextsAsViews));
+    // DataFusion's own rules would see distinct counts first, and take some of them.
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![];
+    if !off("noaggregates") {
+        rules.push(Arc::new(AggregatesOfTexts));
     }
-    analysis.extend(Analyzer::new().rules);
-    let mut optimization: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![];
-    if !off("nodistinct") {
-        optimization.push(Arc::new(CountDistinctTexts));
-    }
-    optimization.extend(Optimizer::new().rules);
-    let mut builder = SessionStateBuilder::new().with_config(config).with_default_features();
-    if !off("nofirst") {
-        builder = builder.with_physical_optimizer_rule(Arc::new(FirstFiles));
-    }
-    let mut state = builder.with_analyzer_rules(analysis).with_optimizer_rules(optimization).build();
+    rules.extend(Optimizer::new().rules);
+    let mut state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_default_features()
+        .with_optimizer_rules(rules)
+        .with_physical_optimizer_rule(Arc::new(FirstFiles))
+        .build();
     functions::restrict(&mut state);
     if let Err(error) = functions::register(&mut state) {
         // Only a session that is shared read-only refuses, and this one is new.

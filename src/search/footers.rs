@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion_datasource_parquet::CachedParquetMetaData;
@@ -41,19 +41,15 @@ impl Footers {
     }
 }
 
-/// Whether a file has these columns in this order, and no others; texts may be views.
+/// Whether a file has these columns in this order, and no others.
 fn is_alike(schema: &Schema, footer: &ParquetMetaData) -> bool {
     let footer = footer.file_metadata();
     let Ok(file) = parquet_to_arrow_schema(footer.schema_descr(), footer.key_value_metadata()) else { return false };
-    let is_same_type = |wanted: &DataType, is: &DataType| match (wanted, is) {
-        (DataType::Utf8View, DataType::Utf8) => true,
-        (wanted, is) => wanted == is,
-    };
     let mut pairs = schema.fields().iter().zip(file.fields());
     schema.fields().len() == file.fields().len()
         && pairs.all(|(wanted, is)| {
             wanted.name() == is.name()
                 && wanted.is_nullable() == is.is_nullable()
-                && is_same_type(wanted.data_type(), is.data_type())
+                && wanted.data_type() == is.data_type()
         })
 }

@@ -27,6 +27,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+use super::lists::Cardinality;
 use crate::digest::content_type;
 use crate::event::names;
 
@@ -44,7 +45,7 @@ pub(super) fn restrict(state: &mut SessionState) {
     }
 }
 
-/// Adds Waybill's own.
+/// Adds Waybill's own, and those that are DataFusion's but quicker.
 ///
 /// # Errors
 /// When DataFusion does not take a function.
@@ -52,6 +53,7 @@ pub(super) fn register(state: &mut SessionState) -> PlanResult<()> {
     for what in What::ALL {
         state.register_udf(Arc::new(ScalarUDF::from(Function::new(what))))?;
     }
+    state.register_udf(Arc::new(ScalarUDF::from(Cardinality::default())))?;
     Ok(())
 }
 
@@ -206,11 +208,7 @@ impl ScalarUDFImpl for Function {
             let name = self.name();
             return Err(DataFusionError::Plan(format!("the function `{name}` takes {}", takes.join(" and "))));
         }
-        let as_given = |(given, takes): (&DataType, DataType)| match (given, &takes) {
-            (DataType::Utf8View, DataType::Utf8) => DataType::Utf8View,
-            _ => takes,
-        };
-        Ok(given.iter().zip(takes).map(as_given).collect())
+        Ok(takes)
     }
 
     fn return_type(&self, _: &[DataType]) -> PlanResult<DataType> {
@@ -225,10 +223,10 @@ impl ScalarUDFImpl for Function {
         let text = |place: usize| texts(columns.get(place), self.name());
         let answer: ArrayRef = match self.what {
             What::DomainOf => {
-                let domains = text(0)?.map(|address| address.and_then(names::domain_of));
+                let domains = text(0)?.iter().map(|address| address.and_then(names::domain_of));
                 Arc::new(domains.collect::<StringArray>())
             }
-            What::IsFreeMail => Arc::new(text(0)?.map(|t| t.map(is_free_mail)).collect::<BooleanArray>()),
+            What::IsFreeMail => Arc::new(text(0)?.iter().map(|t| t.map(is_free_mail)).collect::<BooleanArray>()),
             What::IsSubdomainOf => {
                 let is_below = |domain: &str, parent: &str| {
                     let plain = |text: &str| text.trim().trim_matches('.').to_lowercase();
@@ -253,26 +251,14 @@ impl ScalarUDFImpl for Function {
     }
 }
 
-/// The texts of a column, in either of the ways in which Arrow holds them.
-fn texts<'a>(
-    column: Option<&'a ArrayRef>,
-    function: &str,
-) -> PlanResult<Box<dyn Iterator<Item = Option<&'a str>> + 'a>> {
-    let wrong = || DataFusionError::Internal(format!("`{function}` was given something else than a column of texts"));
-    let column = column.ok_or_else(wrong)?;
-    match column.data_type() {
-        DataType::Utf8 => Ok(Box::new(column.as_string::<i32>().iter())),
-        DataType::Utf8View => Ok(Box::new(column.as_string_view().iter())),
-        _ => Err(wrong()),
-    }
+fn texts<'a>(column: Option<&'a ArrayRef>, function: &str) -> PlanResult<&'a StringArray> {
+    column.and_then(|column| column.as_string_opt::<i32>()).ok_or_else(|| {
+        DataFusionError::Internal(format!("`{function}` was given something else than a column of texts"))
+    })
 }
 
-fn pairs<'a>(
-    left: impl Iterator<Item = Option<&'a str>>,
-    right: impl Iterator<Item = Option<&'a str>>,
-    judge: impl Fn(&str, &str) -> bool,
-) -> BooleanArray {
-    left.zip(right).map(|(left, right)| Some(judge(left?, right?))).collect()
+fn pairs(left: &StringArray, right: &StringArray, judge: impl Fn(&str, &str) -> bool) -> BooleanArray {
+    left.iter().zip(right).map(|(left, right)| Some(judge(left?, right?))).collect()
 }
 
 /// The local time of each row.

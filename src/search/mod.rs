@@ -7,6 +7,7 @@
 //!
 //! May use: `lake`, `digest` (which content types contradict each other), `event`, and the base. Writes nothing but the record of searches.
 
+mod aggregates;
 mod answer;
 mod bloom;
 pub mod browse;
@@ -17,9 +18,11 @@ mod distinct;
 mod engine;
 mod evidence;
 mod first_files;
+mod first_value;
 mod footers;
 mod functions;
 mod guard;
+mod lists;
 mod portion;
 mod postgres;
 pub mod query;
@@ -27,7 +30,6 @@ mod risk;
 mod scan;
 pub mod script;
 mod statement;
-mod texts;
 mod views;
 
 use std::sync::Arc;

@@ -4,9 +4,9 @@
 //! that may hold an answer (`bloom` knows of hashes and ids); the reading, with row-group, bloom-filter and page pruning, is DataFusion's.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use chrono::{DateTime, NaiveDate};
 use datafusion::catalog::{Session, TableProvider};
@@ -22,6 +22,7 @@ use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
@@ -30,6 +31,7 @@ use serde::Deserialize;
 
 use super::bloom::Blooms;
 use super::footers::Footers;
+use super::lists;
 use crate::error::{Code, Result, ResultExt};
 use crate::lake::{DataFile, Table};
 
@@ -45,8 +47,6 @@ pub(super) struct LakeTable {
     blooms: Arc<Blooms>,
     footers: Footers,
     url: ObjectStoreUrl,
-    /// The same table with its texts as views.
-    views: OnceLock<Arc<LakeTable>>,
 }
 
 impl LakeTable {
@@ -75,37 +75,7 @@ impl LakeTable {
         blooms.retain(&partitioned);
         let columns = crate::event::schema::table(table.name()).columns.iter();
         let bloom_columns = columns.filter(|column| column.bloom).map(|column| column.name.as_str()).collect();
-        Ok(Self {
-            schema,
-            files: partitioned.into(),
-            bloom_columns,
-            blooms,
-            footers: Footers::default(),
-            url,
-            views: OnceLock::new(),
-        })
-    }
-
-    /// The same table with its texts as views; made once.
-    pub(super) fn views(&self) -> Arc<Self> {
-        let make = || {
-            let as_view = |field: &FieldRef| match field.data_type() {
-                DataType::Utf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
-                _ => Arc::clone(field),
-            };
-            let fields: Fields = self.schema.file_schema().fields().iter().map(as_view).collect();
-            let days: Vec<_> = self.schema.table_partition_cols().iter().cloned().collect();
-            Arc::new(Self {
-                schema: TableSchema::builder(Arc::new(Schema::new(fields))).with_table_partition_cols(days).build(),
-                files: Arc::clone(&self.files),
-                bloom_columns: self.bloom_columns.clone(),
-                blooms: Arc::clone(&self.blooms),
-                footers: Footers::default(),
-                url: self.url.clone(),
-                views: OnceLock::new(),
-            })
-        };
-        Arc::clone(self.views.get_or_init(make))
+        Ok(Self { schema, files: partitioned.into(), bloom_columns, blooms, footers: Footers::default(), url })
     }
 
     /// The files that may hold a row for these filters, by their days, statistics and bloom filters: a look-up in a lake of
@@ -130,6 +100,22 @@ impl LakeTable {
             Err(_) => self.files.to_vec(),
         };
         self.blooms.may_hold(files, &filter, &self.bloom_columns, readers).await
+    }
+}
+
+impl LakeTable {
+    /// What the scan may judge of the filters on lists, beyond what DataFusion gives it.
+    fn filter_on_lists(&self, state: &dyn Session, filters: &[Expr]) -> PlanResult<Option<Arc<dyn PhysicalExpr>>> {
+        let columns = self.schema.file_schema();
+        let asks_lists = |filter: &&Expr| {
+            let mut asked =
+                filter.column_refs().into_iter().filter_map(|column| columns.field_with_name(&column.name).ok());
+            !filter.is_volatile() && asked.any(|field| field.data_type().is_nested())
+        };
+        let schema = DFSchema::try_from(self.schema())?;
+        let filters =
+            filters.iter().filter(asks_lists).map(|filter| state.create_physical_expr(filter.clone(), &schema));
+        Ok(lists::for_the_scan(&filters.collect::<PlanResult<Vec<_>>>()?, columns))
     }
 }
 
@@ -176,6 +162,10 @@ impl TableProvider for LakeTable {
                 ..Default::default()
             })
             .with_parquet_file_reader_factory(readers);
+        let source = match self.filter_on_lists(state, filters)? {
+            Some(filter) => source.with_predicate(filter),
+            None => source,
+        };
         let rows = files.iter().filter_map(|file| file.statistics.as_ref()).map(|statistics| statistics.num_rows);
         let rows = rows.fold(Precision::Exact(0), |sum, rows| sum.add(&rows));
         let statistics = Statistics { num_rows: rows, ..Statistics::new_unknown(&self.schema()) };

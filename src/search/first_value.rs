@@ -1,0 +1,282 @@
+//! `first_value(text ORDER BY time)` by group, over columns instead of one row of values for each group.
+//!
+//! Who had a file first asks it of every file of the lake. DataFusion keeps the values by which it orders as a list of its own
+//! for each group. [`FirstText`] keeps them as numbers in two columns, in which less always means earlier: for a text by one
+//! time, day or whole number. `last_value` is the same in the other direction.
+
+use std::mem::size_of;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array as _, ArrayBuilder as _, ArrayRef, AsArray as _, BooleanArray, Int64Array, StringViewArray,
+    StringViewBuilder, UInt8Array, UInt32Array,
+};
+use arrow::compute::{SortOptions, cast, take};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, UInt8Type};
+use datafusion::common::{DFSchema, Result as PlanResult, ScalarValue};
+use datafusion::error::DataFusionError;
+use datafusion::functions_aggregate::first_last::{FirstValue, LastValue};
+use datafusion::logical_expr::expr::{AggregateFunction, NullTreatment};
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::utils::format_state_name;
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, ExprSchemable as _, GroupsAccumulator, Signature, Volatility,
+};
+
+/// Our first text in place of DataFusion's, where it does the same.
+pub(super) fn instead_of(function: &AggregateFunction, input: &DFSchema) -> Option<AggregateFunction> {
+    let is_last = function.func.inner().is::<LastValue>();
+    if !is_last && !function.func.inner().is::<FirstValue>() {
+        return None;
+    }
+    let params = &function.params;
+    let ([text], [sort], false) = (params.args.as_slice(), params.order_by.as_slice(), params.distinct) else {
+        return None;
+    };
+    let is_text = text.get_type(input).is_ok_and(|kind| kind.is_string());
+    let is_number = sort.expr.get_type(input).is_ok_and(|kind| {
+        matches!(kind, DataType::Timestamp(..) | DataType::Date32 | DataType::Int64 | DataType::Int32)
+    });
+    if !is_text || !is_number || params.null_treatment == Some(NullTreatment::IgnoreNulls) {
+        return None;
+    }
+    // The last is the first when one looks from the other end.
+    let options = SortOptions { descending: sort.asc == is_last, nulls_first: sort.nulls_first != is_last };
+    let function = AggregateUDF::from(Function {
+        options: Direction(options),
+        signature: Signature::any(2, Volatility::Immutable),
+    });
+    let args = vec![text.clone(), sort.expr.clone()];
+    Some(AggregateFunction::new_udf(Arc::new(function), args, false, params.filter.clone(), vec![], None))
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Function {
+    options: Direction,
+    signature: Signature,
+}
+
+/// By what it is ordered, as DataFusion's own sorts are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Direction(SortOptions);
+
+impl Direction {
+    /// Columns of which the lesser pair, first by `rank` and then by `key`, comes first.
+    fn order(self, by: &ArrayRef, counts: Option<&BooleanArray>) -> PlanResult<(UInt8Array, Int64Array)> {
+        let by = match by.data_type() {
+            DataType::Date32 => cast(&cast(by, &DataType::Int32)?, &DataType::Int64)?,
+            _ => cast(by, &DataType::Int64)?,
+        };
+        let by = by.as_primitive::<Int64Type>();
+        let rank_of_null = if self.0.nulls_first { NULL_FIRST } else { NULL_LAST };
+        let rank = |row: usize| match counts {
+            Some(counts) if counts.is_null(row) || !counts.value(row) => NO_ROW,
+            _ if by.is_null(row) => rank_of_null,
+            _ => VALUE,
+        };
+        let ranks = (0..by.len()).map(rank).collect::<Vec<_>>();
+        // Of numbers turned about bit by bit, the order is turned about, too.
+        let keys = by.values().iter().map(|key| if self.0.descending { !key } else { *key });
+        Ok((UInt8Array::from(ranks), keys.collect::<Vec<_>>().into()))
+    }
+}
+
+const NULL_FIRST: u8 = 0;
+const VALUE: u8 = 1;
+const NULL_LAST: u8 = 2;
+const NO_ROW: u8 = 3;
+
+impl AggregateUDFImpl for Function {
+    fn name(&self) -> &str {
+        "first_text"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, given: &[DataType]) -> PlanResult<DataType> {
+        given
+            .first()
+            .cloned()
+            .ok_or_else(|| DataFusionError::Internal("`first_text` takes a text and a number".to_owned()))
+    }
+
+    fn state_fields(&self, about: StateFieldsArgs) -> PlanResult<Vec<FieldRef>> {
+        let field = |part: &str, kind, is_nullable| {
+            Arc::new(Field::new(format_state_name(about.name, part), kind, is_nullable))
+        };
+        Ok(vec![
+            field("text", DataType::Utf8View, true),
+            field("rank", DataType::UInt8, false),
+            field("key", DataType::Int64, false),
+        ])
+    }
+
+    fn accumulator(&self, about: AccumulatorArgs) -> PlanResult<Box<dyn Accumulator>> {
+        Ok(Box::new(OneGroup(FirstText::new(self.options, about.return_type().clone()))))
+    }
+
+    fn groups_accumulator_supported(&self, _: AccumulatorArgs) -> bool {
+        true
+    }
+
+    fn create_groups_accumulator(&self, about: AccumulatorArgs) -> PlanResult<Box<dyn GroupsAccumulator>> {
+        Ok(Box::new(FirstText::new(self.options, about.return_type().clone())))
+    }
+}
+
+/// No text.
+const NONE: u32 = u32::MAX;
+
+/// So many texts that no group has any more may be kept beside as many that some group has.
+const SPARE_TEXTS: usize = 8 * 1024;
+
+/// The first text of every group.
+#[derive(Debug)]
+struct FirstText {
+    direction: Direction,
+    kind: DataType,
+    /// Texts that are or were the first of a group.
+    texts: StringViewBuilder,
+    /// Of each group, the place of its first text in `texts`, and what makes it the first.
+    places: Vec<u32>,
+    ranks: Vec<u8>,
+    keys: Vec<i64>,
+}
+
+impl FirstText {
+    fn new(direction: Direction, kind: DataType) -> Self {
+        let (texts, places, ranks, keys) = (StringViewBuilder::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { direction, kind, texts, places, ranks, keys }
+    }
+
+    fn grow(&mut self, groups: usize) {
+        self.places.resize(groups, NONE);
+        self.ranks.resize(groups, NO_ROW);
+        self.keys.resize(groups, i64::MAX);
+    }
+
+    fn see(
+        &mut self,
+        (texts, ranks, keys): (&StringViewArray, &[u8], &[i64]),
+        group_indices: &[usize],
+        groups: usize,
+    ) -> PlanResult<()> {
+        self.grow(groups);
+        for (row, group) in group_indices.iter().enumerate() {
+            let (rank, key) = (ranks[row], keys[row]);
+            let (best_rank, best_key) = (&mut self.ranks[*group], &mut self.keys[*group]);
+            if rank != NO_ROW && (rank, key) < (*best_rank, *best_key) {
+                (*best_rank, *best_key) = (rank, key);
+                self.places[*group] = match texts.is_null(row) {
+                    true => NONE,
+                    false => {
+                        let place = u32::try_from(self.texts.len()).ok().filter(|place| *place != NONE);
+                        self.texts.append_value(texts.value(row));
+                        place.ok_or_else(|| DataFusionError::ResourcesExhausted("too many first texts".to_owned()))?
+                    }
+                };
+            }
+        }
+        if self.texts.len() > 2 * groups + SPARE_TEXTS {
+            let texts = self.texts_of(groups)?;
+            self.keep(&texts);
+        }
+        Ok(())
+    }
+
+    /// The first texts of the first groups.
+    fn texts_of(&self, groups: usize) -> PlanResult<StringViewArray> {
+        let places = self.places[..groups].iter().map(|place| (*place != NONE).then_some(*place));
+        let texts = take(&self.texts.finish_cloned(), &places.collect::<UInt32Array>(), None)?;
+        Ok(texts.as_string_view().clone())
+    }
+
+    /// Keeps only these texts, one of each group.
+    fn keep(&mut self, texts: &StringViewArray) {
+        self.texts = StringViewBuilder::new();
+        self.places.clear();
+        for text in texts {
+            let place = text.and_then(|_| u32::try_from(self.texts.len()).ok());
+            text.into_iter().for_each(|text| self.texts.append_value(text));
+            self.places.push(place.unwrap_or(NONE));
+        }
+    }
+
+    /// What is known of the groups that leave.
+    fn emit(&mut self, emit_to: EmitTo) -> PlanResult<(StringViewArray, Vec<u8>, Vec<i64>)> {
+        let all = self.texts_of(self.places.len())?;
+        let (ranks, keys) = (emit_to.take_needed(&mut self.ranks), emit_to.take_needed(&mut self.keys));
+        self.keep(&all.slice(ranks.len(), all.len() - ranks.len()));
+        Ok((all.slice(0, ranks.len()), ranks, keys))
+    }
+}
+
+impl GroupsAccumulator for FirstText {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        group_indices: &[usize],
+        filter: Option<&BooleanArray>,
+        total_num_groups: usize,
+    ) -> PlanResult<()> {
+        let texts = cast(&values[0], &DataType::Utf8View)?;
+        let (ranks, keys) = self.direction.order(&values[1], filter)?;
+        self.see((texts.as_string_view(), ranks.values(), keys.values()), group_indices, total_num_groups)
+    }
+
+    fn evaluate(&mut self, emit_to: EmitTo) -> PlanResult<ArrayRef> {
+        let (texts, _, _) = self.emit(emit_to)?;
+        Ok(cast(&texts, &self.kind)?)
+    }
+
+    fn state(&mut self, emit_to: EmitTo) -> PlanResult<Vec<ArrayRef>> {
+        let (texts, ranks, keys) = self.emit(emit_to)?;
+        Ok(vec![Arc::new(texts), Arc::new(UInt8Array::from(ranks)), Arc::new(Int64Array::from(keys))])
+    }
+
+    fn merge_batch(&mut self, values: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> PlanResult<()> {
+        let (ranks, keys) = (values[1].as_primitive::<UInt8Type>(), values[2].as_primitive::<Int64Type>());
+        self.see((values[0].as_string_view(), ranks.values(), keys.values()), group_indices, total_num_groups)
+    }
+
+    fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> PlanResult<Vec<ArrayRef>> {
+        let (ranks, keys) = self.direction.order(&values[1], filter)?;
+        Ok(vec![cast(&values[0], &DataType::Utf8View)?, Arc::new(ranks), Arc::new(keys)])
+    }
+
+    fn size(&self) -> usize {
+        let groups =
+            self.places.capacity() * size_of::<u32>() + self.ranks.capacity() + self.keys.capacity() * size_of::<i64>();
+        groups + self.texts.allocated_size()
+    }
+}
+
+/// The same for one group, which DataFusion asks for where a plan has none after all.
+#[derive(Debug)]
+struct OneGroup(FirstText);
+
+impl Accumulator for OneGroup {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> PlanResult<()> {
+        self.0.update_batch(values, &vec![0; values[0].len()], None, 1)
+    }
+
+    fn evaluate(&mut self) -> PlanResult<ScalarValue> {
+        self.0.grow(1);
+        ScalarValue::try_from_array(&cast(&self.0.texts_of(1)?, &self.0.kind)?, 0)
+    }
+
+    fn size(&self) -> usize {
+        self.0.size()
+    }
+
+    fn state(&mut self) -> PlanResult<Vec<ScalarValue>> {
+        self.0.grow(1);
+        self.0.state(EmitTo::All)?.iter().map(|column| ScalarValue::try_from_array(column, 0)).collect()
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> PlanResult<()> {
+        self.0.merge_batch(states, &vec![0; states[0].len()], 1)
+    }
+}
