@@ -162,23 +162,6 @@ fn with_values(statement: &str, rows: usize) -> String {
 }
 
 async fn ask(engine: &Engine, statement: &str) -> (Duration, usize) {
-    if std::env::var_os("EXPLAIN").is_some() {
-        let search = engine.search(&Asker::local("bench".to_owned(), Surface::Shell)).await.expect("the lake opens");
-        let answer = search.sql(&format!("EXPLAIN ANALYZE {statement}")).await.unwrap();
-        let batches = answer.collect().await.unwrap();
-        println!("{}", arrow::util::pretty::pretty_format_batches(&batches).unwrap());
-    }
-    if std::env::var_os("STEPS").is_some() {
-        let began = Instant::now();
-        let search = engine.search(&Asker::local("bench".to_owned(), Surface::Shell)).await.expect("the lake opens");
-        let opened = began.elapsed();
-        let plan = search.plan(statement).await.unwrap();
-        let planned = began.elapsed();
-        let answer = search.answer(plan, statement).await.unwrap();
-        let begun = began.elapsed();
-        answer.collect().await.unwrap();
-        println!("opened {opened:?} planned {planned:?} begun {begun:?} done {:?}", began.elapsed());
-    }
     let began = Instant::now();
     let search = engine.search(&Asker::local("bench".to_owned(), Surface::Shell)).await.expect("the lake opens");
     let answer = search.sql(statement).await.unwrap_or_else(|error| panic!("{error}: {statement}"));

@@ -190,18 +190,8 @@ pub(super) fn state() -> SessionState {
         // DataFusion 55 fails to plan `SELECT * … ORDER BY an['element']` with it, and only tables with objects gain from it.
         .set_bool("datafusion.optimizer.enable_leaf_expression_pushdown", false)
         .set_str("datafusion.execution.time_zone", "UTC");
-    // TEMPORARY
-    let mut config = config;
-    let tried = std::env::var("WAYBILL_TRY").unwrap_or_default();
-    for setting in tried.split(';').filter_map(|setting| setting.split_once('=')) {
-        config = config.set_str(setting.0, setting.1);
-    }
-    let off = |name: &str| tried.split(';').any(|word| word == name);
     // DataFusion's own rules would see distinct counts first, and take some of them.
-    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![];
-    if !off("noaggregates") {
-        rules.push(Arc::new(AggregatesOfTexts));
-    }
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(AggregatesOfTexts)];
     rules.extend(Optimizer::new().rules);
     let mut state = SessionStateBuilder::new()
         .with_config(config)

@@ -152,9 +152,7 @@ impl TableProvider for LakeTable {
             };
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
-        if !std::env::var("WAYBILL_TRY").unwrap_or_default().contains("nofooters") {
-            self.footers.tell(&mut files, self.schema.file_schema(), metadata.as_ref());
-        }
+        self.footers.tell(&mut files, self.schema.file_schema(), metadata.as_ref());
         let options = state.config_options().execution.parquet.clone();
         let source = ParquetSource::new(self.schema.clone())
             .with_table_parquet_options(datafusion::config::TableParquetOptions {
