@@ -45,10 +45,3 @@ fn exports_are_read_by_delta_parquet_and_ocsf_readers_from_s3() {
         python("exports.py", &[]);
     }
 }
-
-#[test]
-fn a_distributed_engine_answers_the_cookbooks_portable_questions_alike() {
-    if !is_offline() {
-        python("spark.py", &[]);
-    }
-}
