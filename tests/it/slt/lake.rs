@@ -1,7 +1,5 @@
 //! The lake that all cases ask: the events of `tests/slt/lake.json`.
 
-use std::sync::Arc;
-
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 use waybill::clock::Time;
@@ -14,8 +12,11 @@ use waybill::search::RiskRules;
 use crate::risk;
 
 /// From when on domains are trusted, and whether those below them are.
-const TRUSTED: [(&str, &str, bool); 3] =
-    [("contoso.example", "2026-01-01", false), ("partner.example", "2026-11-05", false), ("group.example", "2026-11-01", true)];
+const TRUSTED: [(&str, &str, bool); 3] = [
+    ("contoso.example", "2026-01-01", false),
+    ("partner.example", "2026-11-05", false),
+    ("group.example", "2026-11-01", true),
+];
 
 pub(super) async fn lake(now: Time) -> Lake {
     let events: Vec<Map<String, Value>> = serde_json::from_str(include_str!("../../slt/lake.json")).unwrap();

@@ -87,7 +87,7 @@ impl Directive {
         let rest = |start: &str| line.trim().strip_prefix(start).unwrap_or_default().trim().to_owned();
         match words.as_slice() {
             ["statement", "ok"] => Some(Self::Ok),
-            ["statement", "error", _, ..] => Some(Self::Error(rest("statement error"))),
+            ["statement", "error", ..] => Some(Self::Error(rest("statement error"))),
             ["query", types] | ["query", types, "nosort"] => {
                 Some(Self::Query { types: (*types).to_owned(), is_sorted: false })
             }
@@ -266,7 +266,8 @@ fn shown(text: &str) -> String {
     if text.is_empty() {
         return "(empty)".to_owned();
     }
-    let is_odd = |letter: char| letter.is_control() || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}');
+    let is_odd =
+        |letter: char| letter.is_control() || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}');
     let letters = text.chars().map(|letter| match letter {
         letter if is_odd(letter) => letter.escape_default().to_string(),
         letter => letter.to_string(),
