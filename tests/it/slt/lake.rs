@@ -30,7 +30,7 @@ pub(super) async fn lake(now: Time) -> Lake {
 
 /// A row as a run would have written it: what follows from what is told is not told.
 fn event(told: &Map<String, Value>) -> FileEvent {
-    let number = u128::from(told["number"].as_u64().unwrap());
+    let number = told["number"].as_u64().unwrap();
     let text = |name: &str| told.get(name).and_then(Value::as_str).map(str::to_owned);
     let list = |name: &str| {
         let list = told.get(name).and_then(Value::as_array).into_iter().flatten();
@@ -49,9 +49,9 @@ fn event(told: &Map<String, Value>) -> FileEvent {
     let types = ContentType::of(bytes, name.name.as_deref().unwrap_or_default());
     let (to, cc, bcc) = (list("to"), list("cc"), list("bcc"));
     let all = recipients([to.as_slice(), &cc, &bcc]);
-    let digits = |width: usize| or("file", json!(number as u64)).as_u64().map(|of| format!("{of:0width$x}"));
+    let digits = |width: usize| or("file", json!(number)).as_u64().map(|of| format!("{of:0width$x}"));
     let observed_at = text("at").unwrap().parse().unwrap();
-    let usual = risk::event(number, "", &[], observed_at);
+    let usual = risk::event(number.into(), "", &[], observed_at);
     let event = json!({
         "file_name": name.name, "file_extension": name.extension, "file_path": name.path,
         "file_size_bytes": or("size", json!(1_000)), "sha256": digits(64), "md5": digits(32),
@@ -59,7 +59,7 @@ fn event(told: &Map<String, Value>) -> FileEvent {
         "mailbox": or("mailbox", told["sender"].clone()),
         "recipient_domains": recipient_domains(&all), "recipients": all,
         "to_recipients": to, "cc_recipients": cc, "bcc_recipients": bcc,
-        "internet_message_id": format!("<{}@contoso.example>", or("message", json!(number as u64))),
+        "internet_message_id": format!("<{}@contoso.example>", or("message", json!(number))),
         "connection_name": "Contoso", "connection_id": Uuid::from_u128(1), "tenant_id": Uuid::from_u128(0xc0),
         "file_category": types.category.as_str(), "mime_type": types.most_likely, "mime_type_by_bytes": types.by_bytes,
         "mime_type_by_extension": types.by_name,
