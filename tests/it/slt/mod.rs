@@ -168,9 +168,8 @@ impl<'a> File<'a> {
 
     /// The lines until one is empty, or until the rows begin.
     fn block(&self, at: &mut usize, ends_at_rows: bool) -> Vec<&'a str> {
-        let rest = self.lines[*at..].iter().copied();
-        let block: Vec<&str> =
-            rest.take_while(|line| !line.trim().is_empty() && !(ends_at_rows && *line == "----")).collect();
+        let is_end = |line: &str| line.trim().is_empty() || ends_at_rows && line == "----";
+        let block: Vec<&str> = self.lines[*at..].iter().copied().take_while(|line| !is_end(line)).collect();
         *at += block.len();
         block
     }
