@@ -7,12 +7,14 @@ import os
 import re
 import signal
 import stat
+import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 import pexpect
 
+from hostile import REFUSED
 from support import CORPUS, WAYBILL, Lake, run_checks, simulate
 
 PROMPT = "waybill=> "
@@ -233,6 +235,41 @@ def hostile_values_do_not_command_the_terminal():
     shell.leave()
 
 
+def contents():
+    """Every file of the lake and its size, but for the record of searches, which grows by what is refused."""
+    root = Path(lake.url)
+    paths = [path for path in root.rglob("*") if path.is_file() and path.relative_to(root).parts[0] != "searches"]
+    return {path: path.stat().st_size for path in paths}
+
+
+def is_clear(text):
+    """Whether a person learns from it what was wrong, and not what the program is made of."""
+    noise = ("panicked", "RUST_BACKTRACE", "internal error", "This issue was likely caused by a bug", "waybill-stolen.csv:")
+    return "error: " in text and len(text) < 4000 and not any(word in text for word in noise)
+
+
+def what_nobody_may_ask_is_refused_and_changes_nothing():
+    before, script = contents(), folder / "hostile.sql"
+    # What fills the memory of a query takes minutes in a build without optimisation, and is tried on the servers.
+    hostile = [statement for statement in REFUSED if "generate_series" not in statement]
+    for statement in hostile:
+        script.write_text(statement)
+        command = [WAYBILL, "--lake", lake.url, "sql", "--file", str(script)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        what = f"{statement[:80]!r}: {done.returncode}, {done.stdout[:200]!r}, {done.stderr[:1000]!r}"
+        assert done.returncode in (1, 2) and not done.stdout and is_clear(done.stderr), what
+    # The same in a shell, which goes on; an empty file asks for nothing there.
+    shell = Shell()
+    for statement in filter(None, hostile):
+        script.write_text(statement)
+        text = shell.ask(f"\\i {script}")
+        assert is_clear(text), (statement[:80], text)
+    assert "1 row" in shell.ask("SELECT 1;")
+    shell.leave()
+    assert contents() == before
+    assert not Path("/tmp/waybill-stolen.csv").exists()
+
+
 def quit_and_a_signal_leave():
     for word in ("\\q", "quit", "EXIT"):
         shell = Shell()
@@ -268,6 +305,7 @@ CHECKS = [
     ctrl_c_ends_the_query_and_the_line_but_not_the_shell,
     a_long_answer_goes_through_a_pager,
     hostile_values_do_not_command_the_terminal,
+    what_nobody_may_ask_is_refused_and_changes_nothing,
     quit_and_a_signal_leave,
     what_was_asked_is_recorded_and_what_was_described_is_not,
 ]

@@ -30,6 +30,7 @@ mod schedule;
 mod scope;
 mod serve;
 mod shell;
+mod slt;
 mod stores;
 mod tidy;
 mod time_means_sent;
