@@ -80,9 +80,12 @@ def a_statement_ends_with_a_semicolon_and_may_have_several_lines():
 
 def tab_completes():
     shell = Shell()
-    time.sleep(1)
-    shell.child.send("SELECT count(*) AS n FROM file_ev\t")
-    shell.wait("file_events")
+    shell.child.send("SELECT count(*) AS n FROM file_ev")
+    # The names are read in the background; until they are there, a tab does nothing.
+    for _ in range(60):
+        shell.child.send("\t")
+        if shell.child.expect_exact(["file_events", pexpect.TIMEOUT], timeout=1) == 0:
+            break
     text = shell.ask(" WHERE sende\t IS NOT NULL;")
     assert "1 row" in text and "sender" in text, text
     shell.child.send("\\tim\t")
@@ -256,9 +259,9 @@ def what_nobody_may_ask_is_refused_and_changes_nothing():
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         what = f"{statement[:80]!r}: {done.returncode}, {done.stdout[:200]!r}, {done.stderr[:1000]!r}"
         assert done.returncode in (1, 2) and not done.stdout and is_clear(done.stderr), what
-    # The same in a shell, which goes on; an empty file asks for nothing there.
+    # The same in a shell, which goes on. An empty file asks for nothing there, and what takes a while shows its progress.
     shell = Shell()
-    for statement in filter(None, REFUSED):
+    for statement in (statement for statement in REFUSED if statement and "generate_series" not in statement):
         script.write_text(statement)
         text = shell.ask(f"\\i {script}")
         assert is_clear(text), (statement[:80], text)
