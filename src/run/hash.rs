@@ -92,16 +92,9 @@ async fn stream_through(pool: &HashPool, mut body: AttachmentBody) -> Result<Has
     Ok(Hashed { digests, type_by_bytes })
 }
 
-async fn on_pool(pool: &HashPool, mut hasher: Hasher, piece: Vec<Bytes>) -> Result<Hasher> {
+async fn on_pool(pool: &HashPool, hasher: Hasher, piece: Vec<Bytes>) -> Result<Hasher> {
     let (done, hashed) = oneshot::channel();
-    let job = move || {
-        // Each buffer goes back as soon as it was hashed.
-        for bytes in piece {
-            hasher.update(&bytes);
-        }
-        hasher
-    };
     // Nobody waits any more when the run was interrupted.
-    pool.spawn(job, |hasher| drop(done.send(hasher)));
+    pool.hash(hasher, piece, |hasher| drop(done.send(hasher)));
     hashed.await.map_err(|_| Error::new(Code::Internal, "a hashing thread is gone"))
 }
