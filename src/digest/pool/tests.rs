@@ -47,6 +47,40 @@ fn buffers_go_back_as_soon_as_they_were_hashed() {
 }
 
 #[test]
+fn what_was_set_aside_is_hashed_by_whoever_asks_first_and_in_portions() {
+    let pool = pool(1, Instructions::best());
+    let (done, hashed) = mpsc::channel();
+    let buffers: Vec<Bytes> = (0..40_usize).map(|number| vec![number as u8; 1_500 * number].into()).collect();
+    for (number, buffer) in buffers.iter().enumerate() {
+        let done = done.clone();
+        pool.set_aside(Hasher::new(), vec![buffer.clone()], move |hasher| done.send((number, hasher)).unwrap());
+    }
+    let mut portions = Vec::new();
+    while pool.hash_aside() {
+        let mut portion: Vec<_> = hashed.try_iter().collect();
+        portion.sort_unstable_by_key(|(number, _)| *number);
+        portions.push(portion.len());
+        for (number, hasher) in portion {
+            assert_eq!(hasher.finish().0, alone(&buffers[number..=number]));
+        }
+    }
+    // First as many as there are lanes, then as many as have 256 KB together.
+    assert_eq!(portions, [16, 9, 6, 5, 4]);
+}
+
+#[test]
+fn a_piece_that_is_too_large_to_be_set_aside_is_hashed_all_the_same() {
+    let pool = pool(1, Instructions::best());
+    let (done, hashed) = mpsc::channel();
+    pool.set_aside(Hasher::new(), vec![Bytes::from(vec![1; 2 * ASIDE_BYTES])], move |hasher| {
+        done.send(hasher).unwrap()
+    });
+    assert!(pool.hash_aside());
+    assert!(!pool.hash_aside());
+    assert_eq!(hashed.recv().unwrap().size_bytes(), 2 * ASIDE_BYTES as u64);
+}
+
+#[test]
 fn an_empty_piece_is_done_at_once() {
     let pool = pool(2, Instructions::best());
     let (done, hashed) = mpsc::channel();
