@@ -65,7 +65,7 @@ fn what_was_set_aside_is_hashed_by_whoever_asks_first_and_in_portions() {
         }
     }
     // First as many as there are lanes, then as many as have 256 KB together.
-    assert_eq!(portions, [16, 9, 6, 5, 4]);
+    assert_eq!(portions, [16, 8, 6, 5, 4, 1]);
 }
 
 #[test]
