@@ -16,14 +16,13 @@
 //! so that the rounds of several streams alternate. For a stream that is alone the rounds of SHA-256 alternate with the
 //! steps of its own MD5, and cost nothing beside them.
 //!
-//! | the processor has | streams | MD5 | SHA-256 |
-//! |---|---|---|---|
-//! | AVX-512 (F) | 2 to 16 | 1 register of 16 lanes | |
-//! | AVX2 | 3 to 16 | 2 registers of 8 lanes that alternate | |
-//! | NEON | 2 to 16 | 4 registers of 4 lanes that alternate | |
-//! | SHA-NI | several | | 4, 2, 1 that alternate |
-//! | SHA-NI | one | alternating with SHA-256 | alternating with MD5 |
-//! | none of these | any | `md-5`, one after the other | `sha2`, one after the other |
+//! | streams | MD5, where there is | | SHA-256, where there is | |
+//! |---|---|---|---|---|
+//! | 3 to 16 (2 without SHA-NI) | AVX-512 (F) | one register of 16 lanes | SHA-NI | 4, 2 or 1 streams alternate |
+//! | | AVX2 | two of 8 that alternate | none | `sha2`, one after the other |
+//! | | NEON | four of 4 that alternate | | |
+//! | fewer, or no lanes | SHA-NI | alternates with SHA-256 | SHA-NI | alternates with MD5 |
+//! | | none | `md-5` | none | `sha2` |
 //!
 //! Lanes that no stream fills repeat the first one's blocks; what comes of it is dropped. All `unsafe` of Waybill is in
 //! this folder: calls of functions that need a processor's feature, and loads and stores of whole registers.
@@ -170,7 +169,7 @@ impl Instructions {
     /// are [`LANES`] streams at most.
     pub(super) fn side_by_side(self, lanes: &mut [Lane<'_>]) -> usize {
         let count = lanes.iter().map(|lane| lane.blocks.len()).min().unwrap_or(0);
-        if lanes.len() < self.lanes.fewest() {
+        if lanes.len() < self.fewest_lanes() {
             for lane in lanes {
                 self.one(lane.state, &lane.blocks[..count]);
             }
@@ -182,6 +181,15 @@ impl Instructions {
             self.sha256(lanes, start..end);
         }
         count
+    }
+
+    /// Streams from which lanes are faster than one stream after the other, as measured.
+    fn fewest_lanes(self) -> usize {
+        match (self.lanes, self.has_sha_ni) {
+            (Lanes::None, _) => usize::MAX,
+            (_, true) => 3,
+            (_, false) => 2,
+        }
     }
 
     fn md5(self, lanes: &mut [Lane<'_>], range: Range<usize>) {
@@ -243,19 +251,6 @@ impl Lanes {
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let found: [Option<Self>; 0] = [];
         found.into_iter().flatten()
-    }
-
-    /// Streams from which lanes are faster than one stream after the other, as measured (see `benches/digests.rs`).
-    fn fewest(self) -> usize {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => 2,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => 3,
-            #[cfg(target_arch = "aarch64")]
-            Self::Neon => 3,
-            Self::None => usize::MAX,
-        }
     }
 }
 
