@@ -123,3 +123,31 @@ async fn here(pool: &HashPool, hasher: Hasher, piece: Vec<Bytes>) -> Result<Hash
 fn gone() -> Error {
     Error::new(Code::Internal, "a hashing thread is gone")
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+
+    /// Small ones end on the network's threads, large ones begin in the pool, and each comes in other buffers.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn attachments_that_arrive_at_once_keep_their_digests() {
+        let pool = std::sync::Arc::new(HashPool::new().unwrap());
+        let bytes = |number: usize| vec![number as u8; 977 * number];
+        let tasks: Vec<_> = (0..200)
+            .map(|number| {
+                let buffers: Vec<_> =
+                    bytes(number).chunks(1 + 300 * number).map(|buffer| Ok(Bytes::copy_from_slice(buffer))).collect();
+                let body = AttachmentBody { announced_bytes: None, bytes: stream::iter(buffers).boxed() };
+                let pool = std::sync::Arc::clone(&pool);
+                tokio::spawn(async move { stream_through(&pool, body).await.unwrap().digests })
+            })
+            .collect();
+        for (number, task) in tasks.into_iter().enumerate() {
+            let mut hasher = Hasher::new();
+            hasher.update(&bytes(number));
+            assert_eq!(task.await.unwrap(), hasher.finish().0);
+        }
+    }
+}
