@@ -110,10 +110,9 @@ fn load_blocks(blocks: &[&[Block]; LANES], index: usize) -> [Words; 16] {
     for side in 0..2 {
         for half in 0..2 {
             let rows = std::array::from_fn(|row| {
-                let bytes: &[u8; 32] =
-                    blocks[8 * side + row][index].as_chunks().0.get(half).expect("a block has two halves");
+                let (halves, _) = blocks[8 * side + row][index].as_chunks::<32>();
                 // SAFETY: half a block has 32 bytes, and needs no alignment.
-                unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+                unsafe { _mm256_loadu_si256(halves[half].as_ptr().cast()) }
             });
             for (word, column) in transpose(rows).into_iter().enumerate() {
                 words[8 * half + word][side] = column;
