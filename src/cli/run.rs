@@ -37,7 +37,7 @@ pub(super) struct Arguments {
     /// Only this shard of a connection that is split; without it all of them run, one after the other
     #[arg(long, value_name = "N/OF", conflicts_with = "shard_index")]
     shard: Option<Part>,
-    /// The same, counted from 0, as Kubernetes and Airflow count
+    /// The same, counted from 0, as Kubernetes counts
     #[arg(long, value_name = "INDEX/OF", value_parser = Part::counted_from_0)]
     shard_index: Option<Part>,
     /// How the summary is written

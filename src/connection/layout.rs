@@ -29,12 +29,12 @@ impl Layout {
     }
 
     /// The next generation.
-    pub(super) fn split(self, shards: u32) -> Self {
+    pub fn split(self, shards: u32) -> Self {
         Self { generation: self.generation + 1, shards, before: self.shards }
     }
 
     /// The shards of a connection.
-    pub(super) fn shards(self, connection: Uuid) -> Vec<Shard> {
+    pub fn shards(self, connection: Uuid) -> Vec<Shard> {
         let states = |generation, of| (1..=of).map(move |number| state_id(connection, generation, number, of));
         let inherits: Vec<Uuid> = match self.generation {
             0 => Vec::new(),

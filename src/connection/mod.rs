@@ -1,7 +1,7 @@
 //! Who is monitored, and with what right: one authorised tenant, a display name and a scope.
 //!
 //! A [`Connection`] is what an administrator adds; `registry` keeps it in the lake, without any secret: only the place
-//! where the secret is kept. `scope_csv` reads the lists that people have, `consent` is how an administrator of the tenant
+//! where the secret is kept. `layout` divides its mailboxes into shards. `scope_csv` reads the lists that people have, `consent` is how an administrator of the tenant
 //! lets us in.
 //!
 //! May use: `source`, `lake`, `event`, and the base.

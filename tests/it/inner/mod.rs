@@ -68,6 +68,19 @@ impl Tenant {
         }
     }
 
+    /// The same tenant for runs of one of its shards.
+    pub(crate) fn of(&self, shard: &Shard) -> Self {
+        Self {
+            source: Arc::clone(&self.source),
+            clock: self.clock.clone(),
+            scope: self.scope.clone(),
+            since: self.since,
+            interrupt: self.interrupt.clone(),
+            shard: shard.clone(),
+            id: self.id,
+        }
+    }
+
     pub(crate) async fn run(&self, lake: &Lake) -> Result<Report> {
         run::run(self.job(false), Arc::clone(&self.source), lake).await
     }
