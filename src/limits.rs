@@ -139,6 +139,10 @@ pub const SMALL_BYTES: u64 = 256 * 1024;
 /// First bytes of an attachment from which its type is detected; enough for the formats inside ZIP and OLE containers.
 pub const SNIFF_BYTES: usize = 8 * 1024;
 
+/// Shards of a connection. Each reads the whole feed by itself and commits to the same table, so more of them spend more
+/// on that than they win; and all of them at once stay below [`COMMIT_ATTEMPTS`].
+pub const SHARDS_MAX: u32 = 32;
+
 /// Tries of one commit against other writers. Each loses only to a writer that made progress.
 pub const COMMIT_ATTEMPTS: u32 = 50;
 

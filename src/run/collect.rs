@@ -249,7 +249,10 @@ impl Collector {
         self.state.last_run = Some(now);
         let found = self.lost.as_ref().or(self.listing.as_ref().filter(|_| self.report.windows == 0));
         let health = Health::after(&self.report, &self.state, found, now);
-        self.outbox.changes.extend(health.change(self.state.health.as_ref(), &self.stamp));
+        // One shard speaks for the connection; what befalls another one stands in its own run's row.
+        if self.stamp.shard.is_first() {
+            self.outbox.changes.extend(health.change(self.state.health.as_ref(), &self.stamp));
+        }
         self.state.health = Some(health);
     }
 
@@ -264,6 +267,7 @@ impl Collector {
         });
         if let (Some(scope_id), Some(members)) = (&scope_id, scope.members())
             && self.state.scope_id.as_ref() != Some(scope_id)
+            && self.stamp.shard.is_first()
         {
             self.outbox.scope_members = members
                 .iter()
@@ -309,8 +313,11 @@ impl Collector {
         }
         let blob = self.blobs.remove(&key).unwrap_or_default();
         let (window, id) = key;
-        for record in blob.unreadable {
-            self.quarantine(&id, record, now);
+        // Whose it is cannot be told, and every shard reads it.
+        if self.stamp.shard.is_first() {
+            for record in blob.unreadable {
+                self.quarantine(&id, record, now);
+            }
         }
         self.report.blobs += 1;
         self.state.owed.blobs.retain(|owed| owed.blob.id != id || owed.window != window);
@@ -432,6 +439,8 @@ impl Collector {
         reason: String,
     ) {
         self.report.gaps += 1;
+        // Shards may be at different places, so each tells what its own mailboxes lost.
+        let subject = subject.or_else(|| self.stamp.shard.name().map(|shard| format!("shard {shard}")));
         let found_at = self.stamp.started_at;
         let gap_id = gap_id(&GapKey {
             connection_id: &self.stamp.connection_id.to_string(),

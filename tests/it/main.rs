@@ -29,6 +29,7 @@ mod risk;
 mod schedule;
 mod scope;
 mod serve;
+mod shards;
 mod shell;
 mod slt;
 mod stores;
