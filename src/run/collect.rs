@@ -31,6 +31,8 @@ pub(super) struct Collector {
     before: Option<State>,
     rows: Vec<FileEvent>,
     row_of: HashMap<String, usize>,
+    /// Further records of events whose row is still on its way.
+    claimed_by: HashMap<String, Vec<String>>,
     replaces: Vec<(String, NaiveDate)>,
     outbox: Outbox,
     met: Vec<String>,
@@ -71,6 +73,7 @@ impl Collector {
             before,
             rows: Vec::new(),
             row_of: HashMap::new(),
+            claimed_by: HashMap::new(),
             replaces: Vec::new(),
             outbox: Outbox::default(),
             met: Vec::new(),
@@ -354,9 +357,11 @@ impl Collector {
             Outcome::Claimed { event_ids } => {
                 self.report.sends_claimed += 1;
                 for id in event_ids {
-                    // The row of the other record is still here unless it was committed; then the lake names one record.
-                    if let Some(row) = self.row_of.get(&id).and_then(|index| self.rows.get_mut(*index)) {
-                        row.audit_record_ids.push(record_id.to_owned());
+                    // The row of the other record is here, or comes with its last byte. When it was committed in between, the
+                    // lake names one record.
+                    match self.row_of.get(&id).and_then(|index| self.rows.get_mut(*index)) {
+                        Some(row) => row.audit_record_ids.push(record_id.to_owned()),
+                        None => self.claimed_by.entry(id).or_default().push(record_id.to_owned()),
                     }
                 }
             }
@@ -413,7 +418,7 @@ impl Collector {
     }
 
     fn add(&mut self, rows: Vec<FileEvent>) {
-        for row in rows {
+        for mut row in rows {
             match row.hash_status {
                 HashStatus::Hashed => {
                     self.report.hashed += 1;
@@ -425,6 +430,7 @@ impl Collector {
                     self.report.unavailable += u64::from(row.hash_status == HashStatus::Unavailable);
                 }
             }
+            row.audit_record_ids.extend(self.claimed_by.remove(&row.event_id).unwrap_or_default());
             self.row_of.insert(row.event_id.clone(), self.rows.len());
             self.rows.push(row);
         }
