@@ -168,7 +168,8 @@ async fn play(script: &[Event]) {
                 assert!(one.is_ok() || other.is_ok() || one.is_err(), "at least one says what became of it");
             }
             Event::Maintain => {
-                let states: Vec<_> = shards.iter().flat_map(|shard| [&[shard.state_id], shard.inherits.as_slice()].concat()).collect();
+                let states: Vec<_> =
+                    shards.iter().flat_map(|shard| [&[shard.state_id], shard.inherits.as_slice()].concat()).collect();
                 let (_, maintained) =
                     tokio::join!(run_all(&tenant, &shards, &lake), lake.maintain(&states, Maintenance::default()));
                 maintained.unwrap();
@@ -192,9 +193,7 @@ async fn play(script: &[Event]) {
     }
     for _ in 0..40 {
         tenant.clock.set(tenant.clock.now() + Duration::minutes(61));
-        if run_all(&tenant, &layout.shards(connection), &lake).await
-            && tenant.clock.now() > all_listed
-        {
+        if run_all(&tenant, &layout.shards(connection), &lake).await && tenant.clock.now() > all_listed {
             break;
         }
     }
