@@ -216,12 +216,7 @@ impl Ended {
     }
 }
 
-async fn several(
-    context: &Context,
-    lake: &Lake,
-    connections: Vec<Connection>,
-    part: Option<Part>,
-) -> Vec<Ended> {
+async fn several(context: &Context, lake: &Lake, connections: Vec<Connection>, part: Option<Part>) -> Vec<Ended> {
     let mut ended = Vec::new();
     for connection in &connections {
         if context.interrupt.is_cancelled() {

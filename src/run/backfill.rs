@@ -251,11 +251,7 @@ pub async fn estimate<S: Source>(
         source,
         scope,
         recall: Recall::of(lake),
-        counts: Mutex::new(Counts {
-            taken,
-            mailboxes: HashMap::new(),
-            estimate,
-        }),
+        counts: Mutex::new(Counts { taken, mailboxes: HashMap::new(), estimate }),
     });
     interruptible(&job.interrupt, count(&counting, windows)).await?;
     let counts = std::mem::take(&mut *counting.counts.lock().unwrap_or_else(PoisonError::into_inner));
