@@ -98,7 +98,7 @@ proptest! {
         threads in 1..4_usize,
         choice in any::<prop::sample::Index>(),
     ) {
-        let pool = std::sync::Arc::new(pool(threads, *choice.get(&Instructions::all())));
+        let pool = Arc::new(pool(threads, *choice.get(&Instructions::all())));
         let (done, hashed) = mpsc::channel();
         let mut expected = Vec::new();
         for (number, lens) in attachments.iter().enumerate() {
@@ -111,7 +111,7 @@ proptest! {
                 .collect();
             expected.push(alone(&pieces.concat()));
             let done = done.clone();
-            let next = std::sync::Arc::clone(&pool);
+            let next = Arc::clone(&pool);
             hash_in_turn(&next, Hasher::new(), pieces.into_iter(), Box::new(move |digests| done.send((number, digests)).unwrap()));
         }
         drop(done);
@@ -123,12 +123,12 @@ proptest! {
 
 /// Gives the next piece when the one before it is done.
 fn hash_in_turn(
-    pool: &std::sync::Arc<HashPool>,
+    pool: &Arc<HashPool>,
     hasher: Hasher,
     mut pieces: std::vec::IntoIter<Vec<Bytes>>,
     on_done: Box<dyn FnOnce(Digests) + Send>,
 ) {
     let Some(piece) = pieces.next() else { return on_done(hasher.finish().0) };
-    let next = std::sync::Arc::clone(pool);
+    let next = Arc::clone(pool);
     pool.hash(hasher, piece, move |hasher| hash_in_turn(&next, hasher, pieces, on_done));
 }
