@@ -12,7 +12,7 @@ pub(super) fn compress(states: &mut [[u32; LANES]; 4], blocks: &[&[Block]; LANES
     let count = blocks.iter().map(|blocks| blocks.len()).min().unwrap_or(0);
     let [mut a, mut b, mut c, mut d] = states.each_ref().map(|words| load(words));
     for index in 0..count {
-        let words = transpose(std::array::from_fn(|lane| load_block(&blocks[lane][index])));
+        let words = transpose(load_blocks(blocks, index));
         let (a0, b0, c0, d0) = (a, b, c, d);
         macro_rules! step {
             ($mix:ident, $a:ident, $b:ident, $c:ident, $d:ident, $word:literal, $by:literal, $number:expr) => {
@@ -49,10 +49,11 @@ fn load(words: &[u32; LANES]) -> Words {
     unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
 }
 
+/// Block `index` of each lane.
 #[target_feature(enable = "avx512f")]
-fn load_block(block: &Block) -> Words {
+fn load_blocks(blocks: &[&[Block]; LANES], index: usize) -> [Words; LANES] {
     // SAFETY: a block has 64 bytes, and needs no alignment.
-    unsafe { _mm512_loadu_si512(block.as_ptr().cast()) }
+    blocks.map(|blocks| unsafe { _mm512_loadu_si512(blocks[index].as_ptr().cast()) })
 }
 
 // The functions of the four rounds; each number is a truth table.
