@@ -6,16 +6,15 @@
 
 mod support;
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
 use md5::{Digest as _, Md5};
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::Sha256;
+use support::peer::Python;
 use support::{machine, number, spread, table};
 use waybill::digest::{HashPool, Hasher, Instructions};
 use waybill::limits;
@@ -160,9 +159,7 @@ fn cpu() -> Duration {
 
 /// OpenSSL in a process of its own.
 struct Peer {
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
+    python: Python,
     version: String,
 }
 
@@ -170,41 +167,17 @@ impl Peer {
     /// Starts it and lets it read the attachments from a file.
     fn start(attachments: &[Bytes], file: &Path) -> Self {
         std::fs::write(file, attachments.concat()).expect("room for the attachments");
-        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/openssl_peer.py");
-        let mut child = Command::new("python3")
-            .arg(script)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("Python is installed");
-        let stdin = child.stdin.take().expect("it is piped");
-        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
-        let mut peer = Self { child, stdin, stdout, version: String::new() };
+        let mut python = Python::start("openssl_peer.py", &[]);
         let sizes: Vec<usize> = attachments.iter().map(Bytes::len).collect();
-        let told = peer.send(&json!({ "file": file, "sizes": sizes }));
-        told["version"].as_str().expect("it tells its version").clone_into(&mut peer.version);
-        peer
+        let told = python.ask(&json!({ "file": file, "sizes": sizes }));
+        Self { python, version: told["version"].as_str().expect("it tells its version").to_owned() }
     }
 
     /// Hashes the first so many attachments.
     fn hash(&mut self, attachments: usize) -> (Duration, Vec<Pair>) {
-        let told = self.send(&json!({ "attachments": attachments }));
+        let told = self.python.ask(&json!({ "attachments": attachments }));
         let seconds = told["seconds"].as_f64().expect("it tells its time");
         let pairs = serde_json::from_value(told["digests"].clone()).expect("pairs of digests");
         (Duration::from_secs_f64(seconds), pairs)
-    }
-
-    fn send(&mut self, line: &Value) -> Value {
-        writeln!(self.stdin, "{line}").expect("the peer listens");
-        let mut answer = String::new();
-        self.stdout.read_line(&mut answer).expect("the peer answers");
-        serde_json::from_str(&answer).expect("the peer answers in JSON")
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }

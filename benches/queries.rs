@@ -5,13 +5,12 @@
 
 mod support;
 
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::{Value, json};
+use support::peer::Python;
 use support::{machine, number, spread, table};
 use uuid::Uuid;
 use waybill::clock::Clock;
@@ -145,37 +144,19 @@ async fn files(lake: &Lake, folder: &Path) -> Vec<PathBuf> {
     files.iter().map(|file| folder.join("file_events").join(file.path.as_ref())).collect()
 }
 
-/// DuckDB in a process of its own; a JSON line in, a JSON line out.
-struct Peer {
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
-}
+/// DuckDB in a process of its own (`benches/duckdb_peer.py`).
+struct Peer(Python);
 
 impl Peer {
     fn start(files: &[PathBuf]) -> Self {
-        let setup = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/setup"))
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("the clients' setup runs");
-        let told = String::from_utf8(setup.stdout).expect("it prints text");
-        let python = told.lines().find_map(|line| line.strip_prefix("python=")).expect("it installs Python");
-        let mut child = Command::new(python)
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/duckdb_peer.py"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the peer starts");
-        let stdin = child.stdin.take().expect("it is piped");
-        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
-        let mut peer = Self { child, stdin, stdout };
+        let mut python = Python::start("duckdb_peer.py", &[]);
         let files: Vec<&str> = files.iter().filter_map(|path| path.to_str()).collect();
-        peer.send(&json!({"files": files}));
-        peer
+        python.ask(&json!({"files": files}));
+        Self(python)
     }
 
     fn ask(&mut self, statement: &str) -> Result<(Duration, usize), String> {
-        let told = self.send(&json!({"statement": statement}));
+        let told = self.0.ask(&json!({"statement": statement}));
         match told["error"].as_str() {
             Some(error) => Err(error.lines().next().unwrap_or_default().chars().take(60).collect()),
             None => {
@@ -184,20 +165,6 @@ impl Peer {
                 Ok((Duration::from_secs_f64(seconds), usize::try_from(rows).expect("a count of rows")))
             }
         }
-    }
-
-    fn send(&mut self, line: &Value) -> Value {
-        writeln!(self.stdin, "{line}").expect("the peer listens");
-        let mut answer = String::new();
-        self.stdout.read_line(&mut answer).expect("the peer answers");
-        serde_json::from_str(&answer).expect("the peer answers in JSON")
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }
 
