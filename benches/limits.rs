@@ -8,10 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use md5::Md5;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use support::{Ran, Spread, Tenant, is_full, machine, number, own_cpu, spread, table};
+use support::{Ran, Spread, Tenant, encoded, is_full, json, machine, number, own_cpu, spread, table};
 use waybill::digest::Hasher;
 
 /// What the program uses too.
@@ -223,19 +222,7 @@ impl Targets {
     /// Signs in and looks all messages up, before anything is timed.
     async fn of(tenant: &Tenant) -> Self {
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let form = format!(
-            "grant_type=client_credentials&client_id={}&client_secret={}&scope=https%3A%2F%2Fgraph.microsoft.com%2F.default",
-            tenant.told("client_id"),
-            encoded(tenant.told("client_secret"))
-        );
-        let token = client
-            .post(format!("{}/{}/oauth2/v2.0/token", tenant.told("login"), tenant.told("tenant_id")))
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(form)
-            .send()
-            .await
-            .expect("the tenant answers");
-        let token = json(token).await["access_token"].as_str().expect("a token").to_owned();
+        let token = tenant.sign_in(&client, "https://graph.microsoft.com").await;
         let mut targets = Self { client, token, messages: Vec::new() };
         for user in tenant.users() {
             let user = format!("{}/v1.0/users/{}/messages", tenant.told("graph"), encoded(&user));
@@ -273,14 +260,6 @@ impl Target {
         let values = values.map(|one| format!("{user}/{id}/attachments/{}/$value", text(&one["id"]))).collect();
         Self { internet_message_id, find: format!("{user}?$filter={filter}&{FIND}"), values }
     }
-}
-
-fn encoded(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
-}
-
-async fn json(answer: reqwest::Response) -> Value {
-    serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON")
 }
 
 /// What the load generator needed.

@@ -5,13 +5,12 @@
 
 mod support;
 
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::{Value, json};
+use support::peer::Python;
 use support::{machine, number, own_cpu_exactly, spread, table};
 use uuid::Uuid;
 use waybill::clock::Clock;
@@ -176,50 +175,33 @@ async fn files(lake: &Lake, folder: &Path, table: TableName) -> Vec<PathBuf> {
     files.iter().map(|file| folder.join(table.as_str()).join(file.path.as_ref())).collect()
 }
 
-/// DuckDB in a process of its own; a JSON line in, a JSON line out.
-struct Peer {
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
-}
+/// DuckDB in a process of its own (`benches/duckdb_peer.py`).
+struct Peer(Python);
 
 impl Peer {
     fn start() -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let setup = Command::new(folder.join("tests/clients/setup"))
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("the clients' setup runs");
-        let told = String::from_utf8(setup.stdout).expect("it prints text");
-        let python = told.lines().find_map(|line| line.strip_prefix("python=")).expect("it installs Python");
-        let mut child = Command::new(python)
-            .arg(folder.join("benches/duckdb_peer.py"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the peer starts");
-        let stdin = child.stdin.take().expect("it is piped");
-        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
-        let mut peer = Self { child, stdin, stdout };
-        let free_mail = std::fs::read_to_string(folder.join("schemas/personal-mail-domains.txt")).expect("a list");
+        let mut python = Python::start("duckdb_peer.py", &[]);
+        let free_mail = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/personal-mail-domains.txt");
+        let free_mail = std::fs::read_to_string(free_mail).expect("the list of domains is part of the repository");
         let lines = free_mail.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
         let free_mail: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
         let settings = std::env::var("WAYBILL_BENCH_DUCKDB").unwrap_or_default();
         let settings: Vec<&str> = settings.split(';').filter(|setting| !setting.is_empty()).collect();
-        peer.send(&json!({"free_mail": free_mail, "settings": settings}));
-        peer
+        python.ask(&json!({"free_mail": free_mail, "settings": settings}));
+        Self(python)
     }
 
     fn table(&mut self, table: TableName, files: &[PathBuf]) {
         let files: Vec<&str> = files.iter().filter_map(|path| path.to_str()).collect();
         let columns = &waybill::event::schema::table(table).columns;
         let columns: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-        let told = self.send(&json!({"table": table.as_str(), "files": files, "columns": columns}));
+        let told = self.0.ask(&json!({"table": table.as_str(), "files": files, "columns": columns}));
         assert!(told["error"].is_null(), "{told}");
     }
 
+    /// Time, CPU time of all its threads, and rows.
     fn ask(&mut self, statement: &str) -> Result<(Duration, Duration, usize), String> {
-        let told = self.send(&json!({"statement": statement}));
+        let told = self.0.ask(&json!({"statement": statement}));
         match told["error"].as_str() {
             Some(error) => Err(error.lines().next().unwrap_or_default().chars().take(60).collect()),
             None => {
@@ -228,20 +210,6 @@ impl Peer {
                 Ok((seconds("seconds"), seconds("cpu"), usize::try_from(rows).expect("a count of rows")))
             }
         }
-    }
-
-    fn send(&mut self, line: &Value) -> Value {
-        writeln!(self.stdin, "{line}").expect("the peer listens");
-        let mut answer = String::new();
-        self.stdout.read_line(&mut answer).expect("the peer answers");
-        serde_json::from_str(&answer).expect("the peer answers in JSON")
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }
 

@@ -4,11 +4,14 @@
 
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
+pub(crate) mod peer;
+
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -69,6 +72,24 @@ impl Tenant {
         users.iter().filter_map(Value::as_str).map(str::to_owned).collect()
     }
 
+    /// Signs in as the application, and gives the token for one of Microsoft's services.
+    pub(crate) async fn sign_in(&self, client: &reqwest::Client, service: &str) -> String {
+        let form = format!(
+            "grant_type=client_credentials&client_id={}&client_secret={}&scope={}",
+            self.told("client_id"),
+            encoded(self.told("client_secret")),
+            encoded(&format!("{service}/.default"))
+        );
+        let answer = client
+            .post(format!("{}/{}/oauth2/v2.0/token", self.told("login"), self.told("tenant_id")))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(form)
+            .send()
+            .await
+            .expect("the tenant answers");
+        json(answer).await["access_token"].as_str().expect("a token").to_owned()
+    }
+
     /// CPU time that it used so far.
     pub(crate) fn cpu(&self) -> Duration {
         stat(self.child.id()).map_or(Duration::ZERO, |(_, cpu)| cpu)
@@ -93,6 +114,16 @@ impl Tenant {
         command.args(["run", "--connection", "bench", "--output", "json"]);
         watch(command, scratch.path())
     }
+}
+
+/// A text as part of an address.
+pub(crate) fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+/// An answer's body.
+pub(crate) async fn json(answer: reqwest::Response) -> Value {
+    serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON")
 }
 
 impl Drop for Tenant {

@@ -12,7 +12,7 @@ SELECT
     'Office365' AS "event.observer",
     'EMAILED' AS "event.vector",
     connection_name AS "event.detectorDisplayName",
-    sender AS "user.email",
+    coalesce(mailbox, sender) AS "user.email",
     'Email' AS "source.category",
     sender AS "source.email.sender",
     from_address AS "source.email.from",
@@ -50,7 +50,7 @@ COMMENT ON COLUMN code42_file_events."event.ingested" IS 'The same as `event.ins
 COMMENT ON COLUMN code42_file_events."event.observer" IS 'The data source: `Office365`.';
 COMMENT ON COLUMN code42_file_events."event.vector" IS 'The way of movement: `EMAILED`.';
 COMMENT ON COLUMN code42_file_events."event.detectorDisplayName" IS 'Display name of the connection.';
-COMMENT ON COLUMN code42_file_events."user.email" IS 'Address of the sender, by which the replaced product finds mail, in lower case.';
+COMMENT ON COLUMN code42_file_events."user.email" IS 'User principal name of the mailbox''s owner, in lower case; the sender where that is not known.';
 COMMENT ON COLUMN code42_file_events."source.category" IS 'Always `Email`.';
 COMMENT ON COLUMN code42_file_events."source.email.sender" IS 'Address of the account that really sent the message, in lower case.';
 COMMENT ON COLUMN code42_file_events."source.email.from" IS 'Address that the message shows as its author, in lower case.';

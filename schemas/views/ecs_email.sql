@@ -10,7 +10,7 @@ SELECT
         'module', 'waybill',
         'dataset', 'waybill.file_events', 'id', event_id, 'created', inserted_at, 'ingested', inserted_at) AS event,
     named_struct(
-        'from', named_struct('address', make_array(from_address)), 'sender', named_struct('address', sender),
+        'from', named_struct('address', CASE WHEN from_address IS NOT NULL THEN make_array(from_address) END), 'sender', named_struct('address', sender),
         'to', named_struct('address', to_recipients), 'cc', named_struct('address', cc_recipients),
         'bcc', named_struct('address', bcc_recipients), 'subject', subject, 'message_id', btrim(internet_message_id, '<>'),
         'direction', CASE WHEN cardinality(recipient_domains) = 0 OR sender IS NULL THEN 'unknown'
@@ -21,7 +21,7 @@ SELECT
             'hash', named_struct('md5', md5, 'sha256', sha256))))) AS email,
     named_struct(
         'hash', CASE WHEN sha256 IS NOT NULL THEN make_array(md5, sha256) END,
-        'user', array_distinct(array_concat(make_array(sender), recipients))) AS related
+        'user', CASE WHEN sender IS NULL THEN recipients ELSE array_distinct(array_concat(make_array(sender), recipients)) END) AS related
 FROM file_events;
 
 COMMENT ON VIEW ecs_email IS 'Sends as documents of the Elastic Common Schema: one document per attachment.';

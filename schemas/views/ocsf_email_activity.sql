@@ -22,7 +22,7 @@ SELECT
     CAST(CASE WHEN cardinality(recipient_domains) = 0 OR sender IS NULL THEN 0
          WHEN cardinality(array_remove_all(recipient_domains, domain_of(sender))) = 0 THEN 3 ELSE 2 END AS INT) AS direction_id,
     named_struct(
-        'from', coalesce(from_address, sender), 'to', CASE WHEN cardinality(to_recipients) > 0 THEN to_recipients ELSE recipients END,
+        'from', coalesce(from_address, sender, mailbox), 'to', CASE WHEN cardinality(to_recipients) > 0 THEN to_recipients ELSE recipients END,
         'cc', cc_recipients, 'smtp_from', sender, 'smtp_to', recipients, 'subject', subject,
         'message_uid', internet_message_id,
         'files', make_array(named_struct(

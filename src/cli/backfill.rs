@@ -9,11 +9,11 @@ use super::exit::Exit;
 use super::{Context, output, progress, run, times};
 use crate::connection::{Connection, Intent, Registry};
 use crate::error::{Code, Error, Result};
-use crate::lake::Lake;
+use crate::lake::{Lake, Shard};
 use crate::limits;
 use crate::monitor::Progress;
 use crate::run::{Estimate, Past, Report, backfill, estimate};
-use crate::source::microsoft365::Exported;
+use crate::source::microsoft365::{Exported, Microsoft365};
 use crate::source::{Source, Window};
 
 #[derive(Debug, Args)]
@@ -50,22 +50,55 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
         let message = format!("the connection `{}` is deauthorised", connection.name);
         return Err(Error::new(Code::ConnectionDeauthorized, message));
     }
-    let service = Arc::new(connection.source(context.clock.clone())?);
-    match past {
-        Past::Feed(_) => {
+    if arguments.dry_run {
+        let service = Arc::new(connection.source(context.clock.clone())?);
+        return match past {
             // Nothing may be changed by a dry run, the feed least of all.
-            if arguments.dry_run && !service.check_feed().await? {
+            Past::Feed(_) if !service.check_feed().await? => {
                 let message = "the audit subscription is off, so the feed holds nothing of a past interval";
-                return Err(Error::new(Code::SubscriptionDisabled, message));
+                Err(Error::new(Code::SubscriptionDisabled, message))
             }
-            Box::pin(fill(context, &lake, &connection, &arguments, past, service)).await
-        }
-        Past::Export { from, to } => {
-            let tenant_id = connection.application.tenant_id;
-            let exported = Exported::open(service, tenant_id, &arguments.export, from, to)?;
-            Box::pin(fill(context, &lake, &connection, &arguments, past, Arc::new(exported))).await
-        }
+            Past::Feed(_) => tell(context, &lake, &connection, &arguments, past, service).await,
+            Past::Export { .. } => {
+                let exported = Arc::new(exported(&connection, &arguments, past, service)?);
+                Box::pin(tell(context, &lake, &connection, &arguments, past, exported)).await
+            }
+        };
     }
+    let mut reports = Vec::new();
+    for shard in connection.shards() {
+        let service = Arc::new(connection.source(context.clock.clone())?);
+        reports.push(match past {
+            Past::Feed(_) => Box::pin(fill(context, &lake, &connection, &shard, past, service)).await?,
+            Past::Export { .. } => {
+                let exported = Arc::new(exported(&connection, &arguments, past, service)?);
+                Box::pin(fill(context, &lake, &connection, &shard, past, exported)).await?
+            }
+        });
+    }
+    let exit = reports.iter().fold(Exit::DONE, |exit, report| exit.worse(Exit(report.exit_code)));
+    match (arguments.output, reports.as_slice()) {
+        (output::Report::Json, [report]) => output::json(report)?,
+        (output::Report::Json, reports) => {
+            output::json(&serde_json::json!({ "exit_code": exit.0, "runs": reports }))?;
+        }
+        (output::Report::Table, reports) => reports.iter().try_for_each(|report| table(report.lines()))?,
+    }
+    Ok(exit)
+}
+
+/// The exported files as a source.
+fn exported(
+    connection: &Connection,
+    arguments: &Arguments,
+    past: Past,
+    service: Arc<Microsoft365>,
+) -> Result<Exported<Microsoft365>> {
+    let (from, to) = match past {
+        Past::Export { from, to } => (from, to),
+        Past::Feed(window) => (Some(window.start()), Some(window.end())),
+    };
+    Exported::open(service, connection.application.tenant_id, &arguments.export, from, to)
 }
 
 /// What was asked for.
@@ -88,7 +121,8 @@ fn past(context: &Context, arguments: &Arguments) -> Result<Past> {
     Ok(Past::Feed(window))
 }
 
-async fn fill<S: Source>(
+/// Says what it would cost.
+async fn tell<S: Source>(
     context: &Context,
     lake: &Lake,
     connection: &Connection,
@@ -97,22 +131,30 @@ async fn fill<S: Source>(
     source: Arc<S>,
 ) -> Result<Exit> {
     let progress = Arc::new(Progress::default());
-    let job = run::job_of(context, connection, false, &progress);
-    if arguments.dry_run {
-        let estimate = Box::pin(estimate(job, past, source, lake));
-        let estimate = progress::watch(context, &connection.name, progress, estimate).await?;
-        say_estimate(&estimate, arguments.output)?;
-        return Ok(Exit::DONE);
-    }
+    let shards = connection.shards();
+    let job = run::job_of(context, connection, &shards[0], false, &progress);
+    let estimate = Box::pin(estimate(job, &shards, past, source, lake));
+    let estimate = progress::watch(context, &connection.name, progress, estimate).await?;
+    say_estimate(&estimate, arguments.output)?;
+    Ok(Exit::DONE)
+}
+
+/// Fills the interval for a shard's mailboxes.
+async fn fill<S: Source>(
+    context: &Context,
+    lake: &Lake,
+    connection: &Connection,
+    shard: &Shard,
+    past: Past,
+    source: Arc<S>,
+) -> Result<Report> {
+    let progress = Arc::new(Progress::default());
+    let job = run::job_of(context, connection, shard, false, &progress);
     let filled = Box::pin(backfill(job, past, source, lake));
-    let report = progress::watch(context, &connection.name, progress, filled).await?;
+    let report = progress::watch(context, &run::title(connection, shard), progress, filled).await?;
     run::say_error(&report);
     say_forgotten(&report);
-    match arguments.output {
-        output::Report::Json => output::json(&report)?,
-        output::Report::Table => table(report.lines())?,
-    }
-    Ok(Exit(report.exit_code))
+    Ok(report)
 }
 
 /// Says what to do about what the feed no longer holds.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::exit::Exit;
 use super::scope::{self, ScopeArguments};
 use super::{Context, authorize, orders, output, times};
-use crate::connection::{Connection, Intent, Order, Registry, Service, display_name};
+use crate::connection::{Connection, Intent, Layout, Order, Registry, Service, display_name};
 use crate::doctor::{self, Owed, Standing};
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::event::schema::TableName;
@@ -39,6 +39,8 @@ pub(super) enum Command {
     Authorize(authorize::Authorize),
     /// The fewest permissions that work, and why; as JSON, for the application's manifest
     Permissions(authorize::Permissions),
+    /// Divide its mailboxes into shards, so that several machines can run it at once
+    Split(Split),
     /// Leave it alone until it is resumed
     Pause(Named),
     /// Read it again, from where the last run stopped
@@ -122,6 +124,18 @@ pub(super) struct Rescope {
     dry_run: bool,
 }
 
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  waybill --lake ./lake connection split 'Contoso mail' --shards 16\n\nThen one process for each shard: waybill run --connection 'Contoso mail' --shard 1/16, and so on to 16/16.\n`waybill run` without --shard takes all shards, one after the other. `--shards 1` joins them again."
+)]
+pub(super) struct Split {
+    #[command(flatten)]
+    named: Named,
+    /// How many shards; 1 joins them
+    #[arg(long, value_name = "N")]
+    shards: u32,
+}
+
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct Reporting {
     /// How the answer is written
@@ -141,6 +155,7 @@ pub(super) async fn main(context: &Context, command: Command) -> Result<Exit> {
         Command::Rescope(arguments) => rescope(context, arguments).await,
         Command::Authorize(arguments) => authorize::authorize(context, arguments).await,
         Command::Permissions(arguments) => authorize::permissions(arguments),
+        Command::Split(Split { named, shards }) => orders::change(context, named, Order::Split(shards)).await,
         Command::Pause(arguments) => orders::change(context, arguments, Order::Pause).await,
         Command::Resume(arguments) => orders::change(context, arguments, Order::Resume).await,
         Command::Deauthorize(arguments) => orders::change(context, arguments, Order::Deauthorize).await,
@@ -203,6 +218,7 @@ impl Add {
             since: times::parse(&self.since, &context.clock)?,
             created: context.clock.now(),
             intent: Intent::Monitor,
+            layout: Layout::default(),
             authorized: None,
             revision: 0,
             unrecorded: Vec::new(),
@@ -251,6 +267,7 @@ struct Shown<'a> {
     endpoints: &'a Overrides,
     scope: &'static str,
     scope_entries: Option<usize>,
+    shards: u32,
     since: crate::clock::Time,
     created: crate::clock::Time,
 }
@@ -271,6 +288,7 @@ impl<'a> From<&'a Connection> for Shown<'a> {
                 Scope::All => None,
                 Scope::Users(entries) | Scope::Groups(entries) => Some(entries.len()),
             },
+            shards: connection.layout.shards,
             since: connection.since,
             created: connection.created,
         }
@@ -280,7 +298,7 @@ impl<'a> From<&'a Connection> for Shown<'a> {
 impl Shown<'_> {
     fn lines(&self) -> Vec<Vec<String>> {
         let scope = self.scope_entries.map_or_else(|| self.scope.to_owned(), |n| format!("{n} {}", self.scope));
-        [
+        let mut lines = vec![
             ("name", self.name.to_owned()),
             ("id", self.id.to_string()),
             ("service", self.service.to_owned()),
@@ -289,12 +307,12 @@ impl Shown<'_> {
             ("credential", self.credential.clone()),
             ("cloud", self.cloud.to_string()),
             ("scope", scope),
-            ("since", time(self.since)),
-            ("created", time(self.created)),
-        ]
-        .into_iter()
-        .map(|(name, value)| vec![name.to_owned(), value])
-        .collect()
+        ];
+        if self.shards > 1 {
+            lines.push(("shards", self.shards.to_string()));
+        }
+        lines.extend([("since", time(self.since)), ("created", time(self.created))]);
+        lines.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect()
     }
 }
 
@@ -372,9 +390,24 @@ async fn show(context: &Context, arguments: Named) -> Result<Exit> {
             }
             line("last run", standing.last_run.map_or_else(|| "never".to_owned(), time));
             line("read up to", standing.read_up_to.map_or_else(|| "never run".to_owned(), time));
-            let Owed { blobs, messages, hashes } = standing.owed;
-            line("owed", format!("{blobs} blobs, {messages} messages, {hashes} hashes"));
+            line("owed", owed(standing.owed));
             output::table(&[], lines)?;
+            if !standing.shards.is_empty() {
+                output::line("\nShards")?;
+                output::table(
+                    &["shard", "status", "last run", "read up to", "owed", "finding"],
+                    standing.shards.iter().zip(1..).map(|(shard, number)| {
+                        vec![
+                            format!("{number}/{}", standing.shards.len()),
+                            shard.status.as_str().to_owned(),
+                            shard.last_run.map_or_else(|| "never".to_owned(), time),
+                            shard.read_up_to.map_or_else(|| "never run".to_owned(), time),
+                            owed(shard.owed),
+                            shard.finding.as_ref().map(|finding| finding.code.to_owned()).unwrap_or_default(),
+                        ]
+                    }),
+                )?;
+            }
             output::line("\nHistory, the newest first")?;
             output::table(
                 &["when", "who", "what", "status", "detail"],
@@ -398,6 +431,11 @@ async fn remove(context: &Context, arguments: Named) -> Result<Exit> {
 
 fn time(time: crate::clock::Time) -> String {
     time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+}
+
+fn owed(owed: Owed) -> String {
+    let Owed { blobs, messages, hashes } = owed;
+    format!("{blobs} blobs, {messages} messages, {hashes} hashes")
 }
 
 /// Where the proof of the application's identity is kept, for a person.

@@ -78,7 +78,7 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
             return Ok(None);
         }
         let exporting = async { export.run(&search, &Outlet::at(&arguments.to)?, now).await };
-        match context.interrupt.run_until_cancelled(exporting).await {
+        match context.interrupt.run_until_cancelled(Box::pin(exporting)).await {
             Some(exported) => exported.map(Some),
             None => {
                 Err(Error::new(Code::Interrupted, "the export goes on from its last file when it is started again"))

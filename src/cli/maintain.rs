@@ -5,11 +5,11 @@ use serde::Serialize;
 
 use super::exit::Exit;
 use super::{Context, output, run, times};
-use crate::connection::{Intent, Registry};
+use crate::connection::{Connection, Intent, Registry};
 use crate::error::{Code, Error, Result};
 use crate::lake::{Maintained, Maintenance};
 use crate::limits;
-use crate::run::{Failure, Report};
+use crate::run::{Failure, Report, standing};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  waybill --lake ./lake maintain --output json")]
@@ -52,25 +52,27 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
     let mut exit = Exit::DONE;
     let retried = connections.iter().filter(|connection| !arguments.no_retry && connection.intent == Intent::Monitor);
     for connection in retried {
-        let owes = lake.checkpoint::<crate::run::State>(connection.id).await?;
-        if owes.is_none_or(|checkpoint| checkpoint.state.owed.count() == 0) {
-            continue;
-        }
-        match run::one(context, &lake, connection, true).await {
-            Ok(report) => {
-                exit = exit.worse(Exit(report.exit_code));
-                summary.retried.push(report);
+        for shard in connection.shards() {
+            let stands = standing(&lake, &shard).await?;
+            if stands.is_none_or(|(_, state)| state.owed.count() == 0) {
+                continue;
             }
-            Err(error) => {
-                exit = exit.worse(Exit::from(&error));
-                summary.failures.push(Failure::from(&error));
+            match run::one(context, &lake, connection, &shard, true).await {
+                Ok(report) => {
+                    exit = exit.worse(Exit(report.exit_code));
+                    summary.retried.push(report);
+                }
+                Err(error) => {
+                    exit = exit.worse(Exit::from(&error));
+                    summary.failures.push(Failure::from(&error));
+                }
             }
         }
     }
-    let ids: Vec<_> = connections.iter().map(|connection| connection.id).collect();
+    let states: Vec<_> = connections.iter().flat_map(Connection::state_ids).collect();
     let maintenance =
         Maintenance { target_bytes: arguments.target_file_mb * 1024 * 1024, vacuum_after: Some(vacuum_after) };
-    summary.tables = lake.maintain(&ids, maintenance).await?;
+    summary.tables = lake.maintain(&states, maintenance).await?;
     match arguments.output {
         output::Report::Json => output::json(&summary)?,
         output::Report::Table => table(&summary.tables)?,

@@ -1,4 +1,4 @@
-//! `waybill connection rescope|pause|resume|deauthorize`: what an administrator orders.
+//! `waybill connection rescope|split|pause|resume|deauthorize`: what an administrator orders.
 
 use super::connection::{Named, report};
 use super::exit::Exit;
@@ -11,6 +11,8 @@ pub(super) async fn change(context: &Context, arguments: Named, order: Order) ->
     let lake = context.lake()?;
     let next = match &order {
         Order::Rescope(_) => "the next run monitors the new scope; what was recorded stays",
+        Order::Split(1) => "the next run takes all mailboxes again, from where the shards stopped",
+        Order::Split(_) => "`waybill run --shard 1/N` to N/N take a shard each, `waybill run` takes all of them",
         Order::Pause => "runs skip it; the feed keeps what they miss for 7 days",
         Order::Resume => "the next run catches up with what the feed still holds, and records the rest as a gap",
         Order::Deauthorize => {

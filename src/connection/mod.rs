@@ -1,12 +1,13 @@
 //! Who is monitored, and with what right: one authorised tenant, a display name and a scope.
 //!
 //! A [`Connection`] is what an administrator adds; `registry` keeps it in the lake, without any secret: only the place
-//! where the secret is kept. `scope_csv` reads the lists that people have, `consent` is how an administrator of the tenant
+//! where the secret is kept. `layout` divides its mailboxes into shards. `scope_csv` reads the lists that people have, `consent` is how an administrator of the tenant
 //! lets us in.
 //!
 //! May use: `source`, `lake`, `event`, and the base.
 
 pub mod consent;
+mod layout;
 pub mod preview;
 mod registry;
 pub mod scope_csv;
@@ -14,10 +15,12 @@ pub mod scope_csv;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use self::layout::Layout;
 pub use self::registry::{Order, Registry};
 use crate::clock::{Clock, Time};
 use crate::error::{Code, Error, Result};
 use crate::event::{Change, Status};
+use crate::lake::Shard;
 use crate::source::microsoft365::{Cloud, Credential, Microsoft365, Overrides, Settings};
 use crate::source::{Application, Scope};
 
@@ -51,6 +54,9 @@ pub struct Connection {
     /// What an administrator wants of it.
     #[serde(default)]
     pub intent: Intent,
+    /// Into how many shards it is split.
+    #[serde(default, skip_serializing_if = "Layout::is_default")]
+    pub layout: Layout,
     /// When and by whom it was last authorised through Waybill; a consent that was given in a portal is not seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorized: Option<Authorization>,
@@ -116,6 +122,18 @@ impl Connection {
     /// When the tenant's administrator last consented through Waybill.
     pub fn authorized_at(&self) -> Option<Time> {
         self.authorized.as_ref().map(|authorization| authorization.at)
+    }
+
+    /// Its shards; a single one where it is not split.
+    pub fn shards(&self) -> Vec<Shard> {
+        self.layout.shards(self.id)
+    }
+
+    /// The states of its shards, and those that these take over.
+    pub fn state_ids(&self) -> Vec<Uuid> {
+        let shards = self.shards();
+        let before = shards[0].inherits.clone();
+        shards.iter().map(|shard| shard.state_id).chain(before).collect()
     }
 
     /// The root of the sign-in service's addresses.

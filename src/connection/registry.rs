@@ -7,6 +7,7 @@ use crate::clock::Time;
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::event::{Action, Change, Status};
 use crate::lake::{Lake, Versioned};
+use crate::limits;
 use crate::source::Scope;
 
 /// The connections of a lake.
@@ -93,13 +94,16 @@ impl<'a> Registry<'a> {
     /// Changes a connection, and records who changed what and when.
     ///
     /// # Errors
-    /// `connection-unknown`; `connection-conflict` when the order makes no sense in the present state, or when somebody
-    /// else changed the connection meanwhile.
+    /// `usage`, `connection-unknown`; `connection-conflict` when the order makes no sense in the present state, or when
+    /// somebody else changed the connection meanwhile.
     pub async fn change(&self, name: &str, order: Order, by: &str, at: Time) -> Result<Connection> {
         let id = self.get(name).await?.id;
         let document = self.lake.connection(id).await?.ok_or_else(|| unknown(name))?;
         let mut connection = parse(&document)?;
         let before = connection.intent.status();
+        if matches!(order, Order::Split(_)) {
+            self.require_states(&connection).await?;
+        }
         let (action, detail) = order.apply(&mut connection, by, at)?;
         let status = connection.intent.status();
         let change = change(&connection, action, by, at, detail);
@@ -107,6 +111,22 @@ impl<'a> Registry<'a> {
         self.lake.put_connection(id, json(&connection)?, Some(&document)).await?;
         self.record(&connection).await?;
         Ok(connection)
+    }
+
+    /// Fails while a shard of a connection has not taken over what the layout before knew: the next one would not find it.
+    async fn require_states(&self, connection: &Connection) -> Result<()> {
+        let states: Vec<Uuid> = connection.shards().iter().map(|shard| shard.state_id).collect();
+        if connection.layout.generation == 0 || self.lake.has_states(&states).await? {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::ConnectionConflict,
+            format!(
+                "not every shard of the connection `{name}` has run since it was split the last time; \
+                 `waybill run --connection '{name}'` runs them all",
+                name = connection.name
+            ),
+        ))
     }
 
     /// Removes a connection. What it recorded stays, and so do its checkpoints.
@@ -141,6 +161,8 @@ pub enum Order {
     Authorize,
     /// Monitor other people from now on; what was recorded stays.
     Rescope(Scope),
+    /// Divide its mailboxes into so many shards, each with runs of its own.
+    Split(u32),
     /// Leave it alone until it is resumed.
     Pause,
     /// Read it again, from where the last run stopped.
@@ -168,6 +190,18 @@ impl Order {
                 connection.scope = scope;
                 (Action::Rescoped, detail)
             }
+            (Self::Split(shards), _) if !(1..=limits::SHARDS_MAX).contains(&shards) => {
+                let most = limits::SHARDS_MAX;
+                return Err(Error::new(Code::Usage, format!("a connection has from 1 to {most} shards, not {shards}")));
+            }
+            (Self::Split(shards), _) if shards == connection.layout.shards => {
+                return refuse(&format!("has {} already", counted(shards)));
+            }
+            (Self::Split(shards), _) => {
+                let detail = format!("{} instead of {}", counted(shards), connection.layout.shards);
+                connection.layout = connection.layout.split(shards);
+                (Action::Split, detail)
+            }
             (Self::Pause, Intent::Monitor) => {
                 connection.intent = Intent::Pause;
                 (Action::Paused, "runs leave the connection alone".to_owned())
@@ -189,6 +223,11 @@ impl Order {
             }
         })
     }
+}
+
+/// A number of shards for a person.
+fn counted(shards: u32) -> String {
+    format!("{shards} shard{}", if shards == 1 { "" } else { "s" })
 }
 
 /// A scope for a person.

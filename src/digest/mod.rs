@@ -1,22 +1,22 @@
 //! Bytes → MD5 and SHA-256, their count and their type. The only CPU work of a run.
 //!
 //! A [`Hasher`] takes an attachment piece by piece and keeps nothing of it but the first bytes, from which
-//! [`content_type`] tells what it is. [`HashPool`] is where the work is done: hashing 256 KB takes about half a
-//! millisecond, which is too long for a thread that serves the network.
+//! [`content_type`] tells what it is. [`HashPool`] is where the work is done: hashing 256 KB may take half a millisecond,
+//! which is too long for a thread that serves the network. What waits there at the same time is hashed side by side
+//! ([`lanes`]).
 //!
 //! May use: `error`, `limits`. Does no I/O, has no async, and sees bytes only: not where they come from, nor why.
 
 pub mod content_type;
+mod lanes;
+mod pool;
 
-use md5::Md5;
-use rayon::ThreadPool;
-use sha2::{Digest, Sha256};
+pub use lanes::Instructions;
+pub use pool::HashPool;
 
-use crate::error::{Code, Result, ResultExt};
+use lanes::{BLOCK_BYTES, Block, State};
+
 use crate::limits;
-
-/// Bytes that go through both digests in turn: they stay in the fastest cache for the second one.
-const STEP_BYTES: usize = 16 * 1024;
 
 /// What identifies an attachment's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +48,11 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// An attachment on its way: takes its bytes in order, in pieces of any size.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Hasher {
-    md5: Md5,
-    sha256: Sha256,
+    state: State,
+    /// Bytes of a block that is not whole yet; how many there are follows from the size.
+    begun: Block,
     size_bytes: u64,
     /// The first [`limits::SNIFF_BYTES`], and nothing after them.
     prefix: Vec<u8>,
@@ -60,18 +61,40 @@ pub struct Hasher {
 impl Hasher {
     /// A hasher that has seen nothing.
     pub fn new() -> Self {
-        Self::default()
+        Self { state: State::START, begun: [0; BLOCK_BYTES], size_bytes: 0, prefix: Vec::new() }
     }
 
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
+        let blocks = self.take_ends(bytes);
+        Instructions::best().one(&mut self.state, blocks);
+    }
+
+    /// Takes the next bytes except for the whole blocks among them, and returns those: the state has to take them before
+    /// anything else.
+    #[must_use]
+    fn take_ends<'a>(&mut self, bytes: &'a [u8]) -> &'a [Block] {
         let wanted = limits::SNIFF_BYTES.saturating_sub(self.prefix.len()).min(bytes.len());
         self.prefix.extend_from_slice(&bytes[..wanted]);
-        for step in bytes.chunks(STEP_BYTES) {
-            self.md5.update(step);
-            self.sha256.update(step);
-        }
+        let begun = self.begun_bytes();
         self.size_bytes += bytes.len() as u64;
+        let mut bytes = bytes;
+        if begun > 0 {
+            let (end, rest) = bytes.split_at(bytes.len().min(BLOCK_BYTES - begun));
+            self.begun[begun..begun + end.len()].copy_from_slice(end);
+            if begun + end.len() < BLOCK_BYTES {
+                return &[];
+            }
+            Instructions::best().one(&mut self.state, &[self.begun]);
+            bytes = rest;
+        }
+        let (blocks, rest) = bytes.as_chunks();
+        self.begun[..rest.len()].copy_from_slice(rest);
+        blocks
+    }
+
+    fn begun_bytes(&self) -> usize {
+        (self.size_bytes % BLOCK_BYTES as u64) as usize
     }
 
     /// How many bytes were taken so far.
@@ -83,9 +106,14 @@ impl Hasher {
     pub fn finish(self) -> (Digests, Option<&'static str>) {
         let is_whole = self.size_bytes == self.prefix.len() as u64;
         let mime_type = content_type::by_bytes(&self.prefix, is_whole);
-        let md5 = self.md5.finalize().into();
-        let sha256 = self.sha256.finalize().into();
+        let (md5, sha256) = self.state.finish(&self.begun[..self.begun_bytes()], self.size_bytes);
         (Digests { md5, sha256, size_bytes: self.size_bytes }, mime_type)
+    }
+}
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -95,40 +123,8 @@ impl std::fmt::Debug for Hasher {
     }
 }
 
-/// The threads that hash: as many as the machine has cores, apart from those that serve the network.
-#[derive(Debug)]
-pub struct HashPool(ThreadPool);
-
-impl HashPool {
-    /// Starts the threads.
-    ///
-    /// # Errors
-    /// `io` when the machine refuses to start them.
-    pub fn new() -> Result<Self> {
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|index| format!("hash-{index}"))
-            // A job that panics has not called back; whoever waits for it learns that from its dropped callback.
-            .panic_handler(|_| {})
-            .build()
-            .or_error(Code::Io, "cannot start the threads that hash")?;
-        Ok(Self(pool))
-    }
-
-    /// Queues a job and returns at once; its result goes to `on_done`, on the job's thread. When the job panics,
-    /// `on_done` is dropped without being called.
-    ///
-    /// The queue has no limit of its own: whoever gives jobs waits for one before it gives the next.
-    pub fn spawn<T>(&self, job: impl FnOnce() -> T + Send + 'static, on_done: impl FnOnce(T) + Send + 'static) {
-        self.0.spawn(move || on_done(job()));
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -171,22 +167,5 @@ mod tests {
             bytes.chunks(piece).for_each(|piece| cut.update(piece));
             prop_assert_eq!(whole.finish(), cut.finish());
         }
-    }
-
-    #[test]
-    fn the_pool_hashes_and_survives_a_panic() {
-        let pool = HashPool::new().unwrap();
-        let (sender, receiver) = mpsc::channel();
-        let panicked = sender.clone();
-        pool.spawn(|| panic!("provoked"), move |(): ()| panicked.send(0).unwrap());
-        let mut hasher = Hasher::new();
-        pool.spawn(
-            move || {
-                hasher.update(b"abc");
-                hasher
-            },
-            move |hasher| sender.send(hasher.size_bytes()).unwrap(),
-        );
-        assert_eq!(receiver.iter().collect::<Vec<_>>(), [3]);
     }
 }

@@ -10,7 +10,7 @@ use crate::error::{Code, Error, Result};
 use crate::event::schema::TableName;
 use crate::lake::Lake;
 use crate::limits;
-use crate::run::State;
+use crate::run::{self, OwedMessage};
 use crate::search::Search;
 use crate::search::query::{Criteria, Selection};
 use crate::source::{Operation, SendRecord, Source as _};
@@ -73,10 +73,8 @@ async fn follow(
     if let Some(conclusion) = in_lake(&search, inquiry, clock, steps).await? {
         return Ok(conclusion);
     }
-    let state = lake.checkpoint::<State>(connection.id).await?.map(|checkpoint| checkpoint.state);
-    if let (Some(id), Some(state)) = (&inquiry.message_id, &state)
-        && let Some(owed) =
-            state.owed.messages.iter().find(|owed| owed.send.internet_message_id.as_deref() == Some(id.trim()))
+    if let Some(id) = &inquiry.message_id
+        && let Some(owed) = owed(lake, connection, id.trim()).await?
     {
         let finding = format!("the audit log reported it, and it is owed: {}", owed.reason);
         return Ok(steps.ends("owed work", Code::MessageMissing, finding));
@@ -173,6 +171,18 @@ async fn follow(
     }
     let finding = "the audit log was read and did not report the send".to_owned();
     Ok(steps.ends("audit log", Code::SendNotAudited, finding))
+}
+
+/// The owed message of that id, in whichever shard.
+async fn owed(lake: &Lake, connection: &Connection, message_id: &str) -> Result<Option<OwedMessage>> {
+    for shard in connection.shards() {
+        let Some((_, state)) = run::standing(lake, &shard).await? else { continue };
+        let mut owed = state.owed.messages.into_iter();
+        if let Some(found) = owed.find(|owed| owed.send.internet_message_id.as_deref() == Some(message_id)) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 async fn in_lake(search: &Search, inquiry: &Inquiry, clock: &Clock, steps: &mut Steps) -> Result<Option<String>> {

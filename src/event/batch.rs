@@ -237,6 +237,7 @@ impl Row for Run {
             "waybill_version" => Text(Some(&self.waybill_version)),
             "error" => Text(self.error.as_deref()),
             "kind" => Text(self.kind.map(RunKind::as_str)),
+            "shard" => Text(self.shard.as_deref()),
             "run_date" => Date(self.started_at.date_naive()),
             _ => return None,
         })
@@ -603,6 +604,7 @@ mod tests {
             waybill_version: "0".into(),
             error: None,
             kind: Some(RunKind::Backfill),
+            shard: Some("3/16".to_owned()),
         };
         let gap = Gap {
             gap_id: "g".into(),

@@ -161,6 +161,8 @@ pub struct Run {
     /// Absent from checkpoints that an older Waybill wrote.
     #[serde(default)]
     pub kind: Option<RunKind>,
+    #[serde(default)]
+    pub shard: Option<String>,
 }
 
 /// What a run was for.
@@ -321,6 +323,8 @@ pub enum Action {
     Authorized,
     /// Other people are monitored.
     Rescoped,
+    /// Its mailboxes are divided into another number of shards.
+    Split,
     /// Runs leave it alone until it is resumed.
     Paused,
     /// Runs read it again, from where they stopped.
@@ -356,6 +360,7 @@ impl Action {
             Self::Added => "added",
             Self::Authorized => "authorized",
             Self::Rescoped => "rescoped",
+            Self::Split => "split",
             Self::Paused => "paused",
             Self::Resumed => "resumed",
             Self::Deauthorized => "deauthorized",

@@ -14,6 +14,7 @@ mod maintain;
 mod outlet;
 mod parquet;
 mod paths;
+mod shard;
 mod store;
 mod table;
 
@@ -30,6 +31,7 @@ pub use self::commit::{Commit, Committed, Writer};
 pub use self::delivery::{Delivered, Delivery};
 pub use self::maintain::{Maintained, Maintenance};
 pub use self::outlet::Outlet;
+pub use self::shard::Shard;
 pub use self::table::{DataFile, Table};
 use crate::error::{Code, Error, Result};
 use crate::event::schema::TableName;
@@ -140,40 +142,54 @@ impl Lake {
         self.table(TableName::FileEvents).await.map(drop)
     }
 
-    /// Opens the state of a connection for a run that will commit; see [`Writer`].
+    /// Opens a state for a run that will commit; see [`Writer`].
     ///
     /// # Errors
     /// `lake-unavailable`, `lake-damaged`.
-    pub async fn writer<S: DeserializeOwned>(&self, connection: Uuid, run_id: Uuid) -> Result<(Writer, Option<S>)> {
-        Writer::open(&self.at, connection, run_id).await
+    pub async fn writer<S: DeserializeOwned>(&self, state_id: Uuid, run_id: Uuid) -> Result<(Writer, Option<S>)> {
+        Writer::open(&self.at, state_id, run_id).await
     }
 
-    /// The effective state of a connection, for a person who asks; nothing before the first commit.
+    /// The effective state of a shard, for a person who asks; nothing before the first commit.
     ///
     /// # Errors
     /// `lake-unavailable`, `lake-damaged`.
-    pub async fn checkpoint<S: DeserializeOwned>(&self, connection: Uuid) -> Result<Option<Checkpoint<S>>> {
+    pub async fn checkpoint<S: DeserializeOwned>(&self, state_id: Uuid) -> Result<Option<Checkpoint<S>>> {
         let Some(events) = Table::open(&self.at, TableName::FileEvents).await? else { return Ok(None) };
-        match events.transaction(&connection.to_string()).await? {
+        match events.transaction(&state_id.to_string()).await? {
             0 => Ok(None),
-            number => checkpoint::read(&self.at, connection, number).await.map(Some),
+            number => checkpoint::read(&self.at, state_id, number).await.map(Some),
         }
     }
 
-    /// Maintains every table and the checkpoints of the given connections.
+    /// Whether each of these states was ever committed.
+    ///
+    /// # Errors
+    /// `lake-unavailable`, `lake-damaged`.
+    pub async fn has_states(&self, state_ids: &[Uuid]) -> Result<bool> {
+        let Some(events) = Table::open(&self.at, TableName::FileEvents).await? else { return Ok(false) };
+        for id in state_ids {
+            if events.transaction(&id.to_string()).await? == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Maintains every table and the checkpoints of the given states.
     ///
     /// # Errors
     /// `no-lake`, `lake-unavailable`, `lake-damaged`.
-    pub async fn maintain(&self, connections: &[Uuid], maintenance: Maintenance) -> Result<Vec<Maintained>> {
+    pub async fn maintain(&self, state_ids: &[Uuid], maintenance: Maintenance) -> Result<Vec<Maintained>> {
         self.require().await?;
         let mut reports = Vec::new();
         for table in TableName::ALL {
             reports.extend(maintain::table(&self.at, table, maintenance).await?);
         }
         let events = self.table(TableName::FileEvents).await?;
-        for connection in connections {
-            let effective = events.transaction(&connection.to_string()).await?;
-            checkpoint::expire(&self.at, *connection, effective).await?;
+        for id in state_ids {
+            let effective = events.transaction(&id.to_string()).await?;
+            checkpoint::expire(&self.at, *id, effective).await?;
         }
         Ok(reports)
     }

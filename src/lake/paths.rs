@@ -7,7 +7,8 @@
 //!        serve/tokens.json                        hashes of the server's API tokens
 //!        serve/searches.json                      saved searches
 //!        risk.toml                                rules of risk, where they are not the default ones
-//!        checkpoints/<id>/<n>.json                state of a connection; the log of file_events names the effective n
+//!        checkpoints/<id>/<n>.json                state of a connection, or of a shard of it; the log of file_events
+//!                                                 names the effective n
 //! ```
 
 use object_store::path::Path;

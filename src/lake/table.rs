@@ -12,7 +12,7 @@ use chrono::NaiveDate;
 use deltalake_core::datafile::writer::{DeltaWriter, WriterConfig};
 use deltalake_core::kernel::engine::arrow_conversion::{TryIntoArrow as _, TryIntoKernel as _};
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
-use deltalake_core::kernel::{Action, Add, StructType, Transaction};
+use deltalake_core::kernel::{Action, Add, StructField, StructType, Transaction};
 use deltalake_core::logstore::{StorageConfig, default_logstore};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::table::config::TablePropertiesExt as _;
@@ -302,26 +302,36 @@ impl Table {
     }
 
     async fn add_missing_columns(&mut self) -> Result<()> {
-        let present = self.schema()?;
-        let wanted = self.kernel_schema()?;
-        let missing: Vec<_> =
-            wanted.fields().filter(|field| present.column_with_name(field.name()).is_none()).cloned().collect();
+        let missing = self.missing_columns()?;
         if missing.is_empty() {
             return Ok(());
         }
-        // A new column is absent from old files, so it must be nullable there whatever it is in new ones.
-        let missing = missing.into_iter().map(|mut field| {
-            field.nullable = true;
-            field
-        });
-        self.delta = self
-            .delta
-            .clone()
-            .add_columns()
-            .with_fields(missing)
-            .await
-            .map_err(|error| self.error(error, "cannot add columns to"))?;
+        match self.delta.clone().add_columns().with_fields(missing).await {
+            Ok(delta) => self.delta = delta,
+            Err(error) => {
+                // Perhaps somebody else added them at the same moment: shards begin together.
+                self.refresh().await?;
+                if !self.missing_columns()?.is_empty() {
+                    return Err(self.error(error, "cannot add columns to"));
+                }
+            }
+        }
         Ok(())
+    }
+
+    /// The columns that a newer Waybill brought and the table has not.
+    fn missing_columns(&self) -> Result<Vec<StructField>> {
+        let present = self.schema()?;
+        let wanted = self.kernel_schema()?;
+        let missing = wanted.fields().filter(|field| present.column_with_name(field.name()).is_none());
+        // A new column is absent from old files, so it must be nullable there whatever it is in new ones.
+        Ok(missing
+            .cloned()
+            .map(|mut field| {
+                field.nullable = true;
+                field
+            })
+            .collect())
     }
 
     fn kernel_schema(&self) -> Result<StructType> {

@@ -24,11 +24,11 @@ use uuid::Uuid;
 
 use super::collect::Collector;
 use super::state::Owed;
-use super::{Job, OpenWork, Report, State, Work, execute, interruptible, plan, short};
+use super::{Job, OpenWork, Report, State, Work, execute, interruptible, plan, short, standing};
 use crate::clock::Time;
 use crate::error::{Code, Error, Result};
 use crate::event::TableName;
-use crate::lake::Lake;
+use crate::lake::{Lake, Shard};
 use crate::limits;
 use crate::source::{ContentBlob, Feed, ResolvedScope, SendRecord, Source, Window};
 
@@ -216,13 +216,24 @@ pub struct Estimate {
     pub seconds: u64,
 }
 
-/// Reads a past interval and counts what a backfill would ask for. Asks for no message, and writes nothing.
+/// Reads a past interval and counts what backfills of all shards would ask for, whichever is the job's. Asks for no
+/// message, and writes nothing.
 ///
 /// # Errors
 /// Whatever keeps the interval from being read: authorisation, the service, the lake.
-pub async fn estimate<S: Source>(job: Job, past: Past, source: Arc<S>, lake: &Lake) -> Result<Estimate> {
+pub async fn estimate<S: Source>(
+    job: Job,
+    shards: &[Shard],
+    past: Past,
+    source: Arc<S>,
+    lake: &Lake,
+) -> Result<Estimate> {
     let scope = interruptible(&job.interrupt, source.resolve_scope(&job.scope)).await?;
-    let state = lake.checkpoint::<State>(job.connection_id).await?.map(|checkpoint| checkpoint.state);
+    let mut taken = HashSet::new();
+    for shard in shards {
+        let state = standing(lake, shard).await?.map(|(_, state)| state);
+        taken.extend(state.iter().flat_map(State::met_ids).map(short));
+    }
     let (windows, lost) = past.windows(job.clock.now());
     let (window_start, window_end) = match past {
         Past::Feed(_) => (windows.first().map(|window| window.start()), windows.last().map(|window| window.end())),
@@ -240,11 +251,7 @@ pub async fn estimate<S: Source>(job: Job, past: Past, source: Arc<S>, lake: &La
         source,
         scope,
         recall: Recall::of(lake),
-        counts: Mutex::new(Counts {
-            taken: state.iter().flat_map(State::met_ids).map(short).collect(),
-            mailboxes: HashMap::new(),
-            estimate,
-        }),
+        counts: Mutex::new(Counts { taken, mailboxes: HashMap::new(), estimate }),
     });
     interruptible(&job.interrupt, count(&counting, windows)).await?;
     let counts = std::mem::take(&mut *counting.counts.lock().unwrap_or_else(PoisonError::into_inner));

@@ -31,6 +31,8 @@ pub(super) struct Collector {
     before: Option<State>,
     rows: Vec<FileEvent>,
     row_of: HashMap<String, usize>,
+    /// Further records of events whose row is still on its way.
+    claimed_by: HashMap<String, Vec<String>>,
     replaces: Vec<(String, NaiveDate)>,
     outbox: Outbox,
     met: Vec<String>,
@@ -71,6 +73,7 @@ impl Collector {
             before,
             rows: Vec::new(),
             row_of: HashMap::new(),
+            claimed_by: HashMap::new(),
             replaces: Vec::new(),
             outbox: Outbox::default(),
             met: Vec::new(),
@@ -249,7 +252,10 @@ impl Collector {
         self.state.last_run = Some(now);
         let found = self.lost.as_ref().or(self.listing.as_ref().filter(|_| self.report.windows == 0));
         let health = Health::after(&self.report, &self.state, found, now);
-        self.outbox.changes.extend(health.change(self.state.health.as_ref(), &self.stamp));
+        // One shard speaks for the connection; what befalls another one stands in its own run's row.
+        if self.stamp.shard.is_first() {
+            self.outbox.changes.extend(health.change(self.state.health.as_ref(), &self.stamp));
+        }
         self.state.health = Some(health);
     }
 
@@ -264,6 +270,7 @@ impl Collector {
         });
         if let (Some(scope_id), Some(members)) = (&scope_id, scope.members())
             && self.state.scope_id.as_ref() != Some(scope_id)
+            && self.stamp.shard.is_first()
         {
             self.outbox.scope_members = members
                 .iter()
@@ -309,8 +316,11 @@ impl Collector {
         }
         let blob = self.blobs.remove(&key).unwrap_or_default();
         let (window, id) = key;
-        for record in blob.unreadable {
-            self.quarantine(&id, record, now);
+        // Whose it is cannot be told, and every shard reads it.
+        if self.stamp.shard.is_first() {
+            for record in blob.unreadable {
+                self.quarantine(&id, record, now);
+            }
         }
         self.report.blobs += 1;
         self.state.owed.blobs.retain(|owed| owed.blob.id != id || owed.window != window);
@@ -347,9 +357,11 @@ impl Collector {
             Outcome::Claimed { event_ids } => {
                 self.report.sends_claimed += 1;
                 for id in event_ids {
-                    // The row of the other record is still here unless it was committed; then the lake names one record.
-                    if let Some(row) = self.row_of.get(&id).and_then(|index| self.rows.get_mut(*index)) {
-                        row.audit_record_ids.push(record_id.to_owned());
+                    // The row of the other record is here, or comes with its last byte. When it was committed in between, the
+                    // lake names one record.
+                    match self.row_of.get(&id).and_then(|index| self.rows.get_mut(*index)) {
+                        Some(row) => row.audit_record_ids.push(record_id.to_owned()),
+                        None => self.claimed_by.entry(id).or_default().push(record_id.to_owned()),
                     }
                 }
             }
@@ -406,7 +418,7 @@ impl Collector {
     }
 
     fn add(&mut self, rows: Vec<FileEvent>) {
-        for row in rows {
+        for mut row in rows {
             match row.hash_status {
                 HashStatus::Hashed => {
                     self.report.hashed += 1;
@@ -418,6 +430,7 @@ impl Collector {
                     self.report.unavailable += u64::from(row.hash_status == HashStatus::Unavailable);
                 }
             }
+            row.audit_record_ids.extend(self.claimed_by.remove(&row.event_id).unwrap_or_default());
             self.row_of.insert(row.event_id.clone(), self.rows.len());
             self.rows.push(row);
         }
@@ -432,6 +445,8 @@ impl Collector {
         reason: String,
     ) {
         self.report.gaps += 1;
+        // Shards may be at different places, so each tells what its own mailboxes lost.
+        let subject = subject.or_else(|| self.stamp.shard.name().map(|shard| format!("shard {shard}")));
         let found_at = self.stamp.started_at;
         let gap_id = gap_id(&GapKey {
             connection_id: &self.stamp.connection_id.to_string(),

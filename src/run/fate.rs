@@ -1,4 +1,4 @@
-//! Where each record ends: event, owed, gap, quarantined, duplicate, out of scope. Nothing leaves a stage without one.
+//! Where each record ends: event, owed, gap, quarantined, duplicate, out of scope, in another shard. Nothing leaves a stage without one.
 
 use std::collections::BTreeMap;
 
@@ -50,6 +50,8 @@ pub(super) struct Tally {
     pub(super) feed_bytes: u64,
     /// Records that report a send.
     pub(super) sends: u64,
+    /// Sends of mailboxes of other shards.
+    pub(super) other_shards: u64,
     /// Sends that were known already.
     pub(super) duplicates: u64,
     /// Sends of mailboxes that are not monitored.
@@ -63,6 +65,7 @@ impl std::ops::AddAssign for Tally {
         self.records += other.records;
         self.feed_bytes += other.feed_bytes;
         self.sends += other.sends;
+        self.other_shards += other.other_shards;
         self.duplicates += other.duplicates;
         self.out_of_scope += other.out_of_scope;
         self.unreadable += other.unreadable;

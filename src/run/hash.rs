@@ -1,14 +1,16 @@
 //! Attachment stream → digests, or the reason why not.
 //!
 //! Bytes flow from the network into the hasher and are gone. Pieces of a large attachment go to the CPU pool, one at a
-//! time, while the connection reads ahead; a small one is hashed where it arrives. A stream that breaks starts again
-//! from its beginning, digests included, since the service does not promise ranges.
+//! time, while the connection reads ahead; a small one is hashed where it arrives, together with others that arrive at the
+//! same time. A stream that breaks starts again from its beginning, digests included, since the service does not promise
+//! ranges.
 //!
 //! What a run holds of attachments is what its streams hold: each a piece on its way to the digests, and what its
 //! connection has read ahead. A large attachment needs far more of both than a small one, so it counts as more streams.
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Semaphore, oneshot};
 use tracing::debug;
 
@@ -87,21 +89,65 @@ async fn stream_through(pool: &HashPool, mut body: AttachmentBody) -> Result<Has
             piece_bytes = 0;
         }
     }
-    piece.iter().for_each(|bytes| hasher.update(bytes));
+    if !piece.is_empty() {
+        hasher = here(pool, hasher, piece).await?;
+    }
     let (digests, type_by_bytes) = hasher.finish();
     Ok(Hashed { digests, type_by_bytes })
 }
 
-async fn on_pool(pool: &HashPool, mut hasher: Hasher, piece: Vec<Bytes>) -> Result<Hasher> {
+async fn on_pool(pool: &HashPool, hasher: Hasher, piece: Vec<Bytes>) -> Result<Hasher> {
     let (done, hashed) = oneshot::channel();
-    let job = move || {
-        // Each buffer goes back as soon as it was hashed.
-        for bytes in piece {
-            hasher.update(&bytes);
-        }
-        hasher
-    };
     // Nobody waits any more when the run was interrupted.
-    pool.spawn(job, |hasher| drop(done.send(hasher)));
-    hashed.await.map_err(|_| Error::new(Code::Internal, "a hashing thread is gone"))
+    pool.hash(hasher, piece, |hasher| drop(done.send(hasher)));
+    hashed.await.map_err(|_| gone())
+}
+
+async fn here(pool: &HashPool, hasher: Hasher, piece: Vec<Bytes>) -> Result<Hasher> {
+    let (done, mut hashed) = oneshot::channel();
+    pool.set_aside(hasher, piece, |hasher| drop(done.send(hasher)));
+    loop {
+        // Others may have a piece to set aside, or hash this one with theirs.
+        tokio::task::yield_now().await;
+        match hashed.try_recv() {
+            Ok(hasher) => return Ok(hasher),
+            Err(TryRecvError::Closed) => return Err(gone()),
+            // The oldest are hashed first, and this one is among them soon.
+            Err(TryRecvError::Empty) if pool.hash_aside() => {}
+            // Another thread has it.
+            Err(TryRecvError::Empty) => return hashed.await.map_err(|_| gone()),
+        }
+    }
+}
+
+fn gone() -> Error {
+    Error::new(Code::Internal, "a hashing thread is gone")
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+
+    /// Small ones end on the network's threads, large ones begin in the pool, and each comes in other buffers.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn attachments_that_arrive_at_once_keep_their_digests() {
+        let pool = std::sync::Arc::new(HashPool::new().unwrap());
+        let bytes = |number: usize| vec![number as u8; 977 * number];
+        let tasks: Vec<_> = (0..200)
+            .map(|number| {
+                let buffers: Vec<_> =
+                    bytes(number).chunks(1 + 300 * number).map(|buffer| Ok(Bytes::copy_from_slice(buffer))).collect();
+                let body = AttachmentBody { announced_bytes: None, bytes: stream::iter(buffers).boxed() };
+                let pool = std::sync::Arc::clone(&pool);
+                tokio::spawn(async move { stream_through(&pool, body).await.unwrap().digests })
+            })
+            .collect();
+        for (number, task) in tasks.into_iter().enumerate() {
+            let mut hasher = Hasher::new();
+            hasher.update(&bytes(number));
+            assert_eq!(task.await.unwrap(), hasher.finish().0);
+        }
+    }
 }

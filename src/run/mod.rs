@@ -16,6 +16,7 @@ mod collect;
 mod fate;
 mod hash;
 mod health;
+mod inherit;
 mod plan;
 mod read;
 mod report;
@@ -35,14 +36,15 @@ use uuid::Uuid;
 
 pub use self::backfill::{Estimate, Past, backfill, estimate};
 pub use self::health::{Health, pending};
+pub use self::inherit::standing;
 pub use self::report::{Failure, OwedCounts, Report};
-pub use self::state::State;
+pub use self::state::{OwedMessage, State};
 use crate::clock::{Clock, Time};
 use crate::digest::HashPool;
 use crate::error::{Code, Error, Result};
 pub use crate::event::Outcome;
 use crate::event::RunKind;
-use crate::lake::Lake;
+use crate::lake::{Lake, Shard};
 use crate::limits;
 use crate::monitor::Progress;
 use crate::source::{ContentBlob, Feed, ResolvedScope, Scope, SendRecord, Source, Window};
@@ -59,6 +61,8 @@ pub struct Job {
     pub connection_name: String,
     /// The tenant that it reads.
     pub tenant_id: Uuid,
+    /// Which of its mailboxes this run takes, and where their state is.
+    pub shard: Shard,
     /// Whose mailboxes are monitored.
     pub scope: Scope,
     /// From when on; when it has moved past what was read, nobody wanted what lies between.
@@ -75,11 +79,11 @@ pub struct Job {
     pub progress: Arc<Progress>,
 }
 
-/// Runs one connection once: from its checkpoint to now, in slices that each end in one commit.
+/// Runs one shard of a connection once: from its checkpoint to now, in slices that each end in one commit.
 ///
 /// # Errors
 /// Only when not even the run's own row could be committed: the lake is unavailable or damaged, or another run of the
-/// connection committed first. Whatever else ended the run is in the report.
+/// shard committed first. Whatever else ended the run is in the report.
 pub async fn run<S: Source>(job: Job, source: Arc<S>, lake: &Lake) -> Result<Report> {
     execute(job, None, source, lake).await
 }
@@ -95,12 +99,18 @@ async fn execute<S: Source>(job: Job, past: Option<Past>, source: Arc<S>, lake: 
         tenant_id: job.tenant_id,
         connection_id: job.connection_id,
         connection_name: job.connection_name.clone(),
+        shard: job.shard.clone(),
         run_id: Uuid::new_v4(),
         started_at: job.clock.now(),
     };
-    info!(run = %stamp.run_id, connection = %stamp.connection_name, kind = kind.as_str(), "run begins");
-    let (writer, before) = lake.writer::<State>(job.connection_id, stamp.run_id).await?;
-    let state = before.clone().unwrap_or_else(|| State::new(plan::whole_seconds(job.since)));
+    let shard = job.shard.name();
+    info!(run = %stamp.run_id, connection = %stamp.connection_name, shard, kind = kind.as_str(), "run begins");
+    let (writer, before) = lake.writer::<State>(job.shard.state_id, stamp.run_id).await?;
+    inherit::refuse_sealed(before.as_ref())?;
+    let state = match &before {
+        Some(state) => state.clone(),
+        None => inherit::first(lake, &job.shard, plan::whole_seconds(job.since), stamp.run_id).await?,
+    };
     let report = Report::start(&stamp, kind, job.scope.kind());
     let mut collector = Collector::new(stamp.clone(), writer, before, state, report);
     collector.authorized = job.authorized;

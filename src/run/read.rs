@@ -52,7 +52,9 @@ async fn read<S: Source>(
             }
         }
         for send in chunk.sends {
-            if !pipeline.scope.contains(&send) {
+            if !pipeline.stamp.shard.has(&send.mailbox) {
+                tally.other_shards += 1;
+            } else if !pipeline.scope.contains(&send) {
                 tally.out_of_scope += 1;
             } else if pipeline.is_in_lake(&send).await? || !pipeline.take(&send.id) {
                 tally.duplicates += 1;

@@ -19,6 +19,8 @@ pub struct Report {
     pub run_id: Uuid,
     /// The connection's display name.
     pub connection: String,
+    /// Which shard of it; nothing where it is not split.
+    pub shard: Option<String>,
     /// `run`, `owed` or `backfill`.
     pub kind: RunKind,
     /// `done`, `partial`, `failed` or `interrupted`.
@@ -123,6 +125,7 @@ impl Report {
         Self {
             run_id: stamp.run_id,
             connection: stamp.connection_name.clone(),
+            shard: stamp.shard.name(),
             kind,
             outcome: Outcome::Done,
             exit_code: 0,
@@ -170,20 +173,20 @@ impl Report {
         self.error = Some(Failure::from(error));
     }
 
-    /// The law of fates: each send that was read is a duplicate, out of scope, or met its fate.
+    /// The law of fates: each send that was read is another shard's, a duplicate, out of scope, or met its fate.
     ///
     /// # Errors
     /// `internal`; the windows are not closed then.
     pub(super) fn check_fates(&self) -> Result<()> {
-        let Tally { sends, duplicates, out_of_scope, .. } = self.tally;
-        if sends == duplicates + out_of_scope + self.sends_met {
+        let Tally { sends, other_shards, duplicates, out_of_scope, .. } = self.tally;
+        if sends == other_shards + duplicates + out_of_scope + self.sends_met {
             return Ok(());
         }
         let met = self.sends_met;
         Err(Error::new(
             Code::Internal,
             format!(
-                "{sends} sends were read, but {duplicates} are duplicates, {out_of_scope} out of scope, and {met} met their fate"
+                "{sends} sends were read, but {other_shards} are of other shards, {duplicates} duplicates, {out_of_scope} out of scope, and {met} met their fate"
             ),
         ))
     }
@@ -227,7 +230,8 @@ impl Report {
             blobs: self.blobs,
             blobs_failed: self.blobs_failed,
             records: self.tally.records,
-            sends: self.tally.sends,
+            // Of its own mailboxes, so that the runs of a connection's shards can be added up.
+            sends: self.tally.sends - self.tally.other_shards,
             sends_out_of_scope: self.tally.out_of_scope,
             duplicates: self.tally.duplicates,
             events: self.events,
@@ -249,11 +253,20 @@ impl Report {
             waybill_version: env!("CARGO_PKG_VERSION").to_owned(),
             error: self.error.as_ref().map(|error| format!("{}: {}", error.code, error.message)),
             kind: Some(self.kind),
+            shard: self.shard.clone(),
         }
     }
 }
 
 impl Report {
+    /// What was run, for a person.
+    pub fn title(&self) -> String {
+        match &self.shard {
+            Some(shard) => format!("{}, shard {shard}", self.connection),
+            None => self.connection.clone(),
+        }
+    }
+
     /// The summary for a person: what happened first, what is missing last.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let counts = |counts: &Reasons| {
@@ -262,7 +275,7 @@ impl Report {
         };
         let requests: u64 = self.usage.requests.values().sum();
         let mut lines = vec![
-            ("connection", self.connection.clone()),
+            ("connection", self.title()),
             ("outcome", format!("{} (exit code {})", self.outcome.as_str(), self.exit_code)),
             (
                 "events",
@@ -277,7 +290,10 @@ impl Report {
                 "sends",
                 format!(
                     "{}: {} in scope, {} duplicates, {} out of scope",
-                    self.tally.sends, self.sends_met, self.tally.duplicates, self.tally.out_of_scope
+                    self.tally.sends - self.tally.other_shards,
+                    self.sends_met,
+                    self.tally.duplicates,
+                    self.tally.out_of_scope
                 ),
             ),
             (

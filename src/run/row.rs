@@ -10,6 +10,7 @@ use crate::digest::content_type::{Category, ContentType};
 use crate::event::id::{EventKey, MessageKey, event_id};
 use crate::event::names::{self, FileName};
 use crate::event::{FileEvent, HashStatus};
+use crate::lake::Shard;
 use crate::source::{Attachment, AttachmentKind, Mailbox, Message, NamedAttachment, SendRecord};
 
 /// What every row of a run carries.
@@ -18,6 +19,7 @@ pub(super) struct Stamp {
     pub(super) tenant_id: Uuid,
     pub(super) connection_id: Uuid,
     pub(super) connection_name: String,
+    pub(super) shard: Shard,
     pub(super) run_id: Uuid,
     pub(super) started_at: Time,
 }

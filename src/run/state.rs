@@ -45,6 +45,9 @@ pub struct State {
     /// The people that the last run monitored, as rows of `scope_members`; nothing for everybody.
     #[serde(default)]
     pub scope_id: Option<String>,
+    /// Whether shards of a later layout took it over: no run begins with it any more.
+    #[serde(default)]
+    pub is_sealed: bool,
 }
 
 /// A window and which of its blobs were read whole. Boundaries never change, since ids name ranges cut by them.
@@ -133,6 +136,7 @@ impl State {
             last_run: None,
             health: None,
             scope_id: None,
+            is_sealed: false,
         }
     }
 

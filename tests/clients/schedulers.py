@@ -1,6 +1,7 @@
 """Holds what `waybill schedule` writes to the rules of those who read it.
 
     schedulers.py kubernetes FILE JOB    the rendered objects, by the Kubernetes API's own schemas
+    schedulers.py indexed FILE JOB       the same of a job that is split into four shards
     schedulers.py metrics URL            the page of metrics, by Prometheus' own parser
 """
 
@@ -51,10 +52,20 @@ def the_pod_meets_the_restricted_standard_and_is_not_tried_again():
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert container["securityContext"]["allowPrivilegeEscalation"] is False
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-    assert (job["backoffLimit"], pod["restartPolicy"]) == (0, "Never")
+    limit = job["backoffLimitPerIndex"] if job.get("completionMode") == "Indexed" else job["backoffLimit"]
+    assert (limit, pod["restartPolicy"]) == (0, "Never")
     assert objects()["CronJob"]["spec"]["concurrencyPolicy"] == "Forbid"
     # Exit code 3 is success to Kubernetes, since `Ignore` in a failure policy would start another pod at once.
     assert container["args"][-2:] == ["--success-exit", "3,11"], container["args"]
+
+
+def each_shard_has_a_pod():
+    job = objects()["CronJob"]["spec"]["jobTemplate"]["spec"]
+    (container,) = job["template"]["spec"]["containers"]
+    assert (job["completionMode"], job["completions"], job["parallelism"]) == ("Indexed", 4, 4)
+    index = container["args"].index("--shard-index")
+    # Kubernetes numbers the pods from 0 and puts the number in place of the variable.
+    assert container["args"][index + 1] == "$(JOB_COMPLETION_INDEX)/4"
 
 
 def secrets_are_references():
@@ -106,6 +117,11 @@ CHECKS = {
         the_job_file_arrives_as_it_is,
         the_pod_meets_the_restricted_standard_and_is_not_tried_again,
         secrets_are_references,
+    ],
+    "indexed": [
+        the_schemas_of_kubernetes_accept_the_objects,
+        the_pod_meets_the_restricted_standard_and_is_not_tried_again,
+        each_shard_has_a_pod,
     ],
     "metrics": [prometheus_reads_every_line],
 }

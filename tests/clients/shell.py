@@ -7,12 +7,14 @@ import os
 import re
 import signal
 import stat
+import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 import pexpect
 
+from hostile import REFUSED
 from support import CORPUS, WAYBILL, Lake, run_checks, simulate
 
 PROMPT = "waybill=> "
@@ -78,9 +80,12 @@ def a_statement_ends_with_a_semicolon_and_may_have_several_lines():
 
 def tab_completes():
     shell = Shell()
-    time.sleep(1)
-    shell.child.send("SELECT count(*) AS n FROM file_ev\t")
-    shell.wait("file_events")
+    shell.child.send("SELECT count(*) AS n FROM file_ev")
+    # The names are read in the background; until they are there, a tab does nothing.
+    for _ in range(60):
+        shell.child.send("\t")
+        if shell.child.expect_exact(["file_events", pexpect.TIMEOUT], timeout=1) == 0:
+            break
     text = shell.ask(" WHERE sende\t IS NOT NULL;")
     assert "1 row" in text and "sender" in text, text
     shell.child.send("\\tim\t")
@@ -233,6 +238,39 @@ def hostile_values_do_not_command_the_terminal():
     shell.leave()
 
 
+def contents():
+    """Every file of the lake and its size, but for the record of searches, which grows by what is refused."""
+    root = Path(lake.url)
+    paths = [path for path in root.rglob("*") if path.is_file() and path.relative_to(root).parts[0] != "searches"]
+    return {path: path.stat().st_size for path in paths}
+
+
+def is_clear(text):
+    """Whether a person learns from it what was wrong, and not what the program is made of."""
+    noise = ("panicked", "RUST_BACKTRACE", "internal error", "This issue was likely caused by a bug", "waybill-stolen.csv:")
+    return "error: " in text and len(text) < 4000 and not any(word in text for word in noise)
+
+
+def what_nobody_may_ask_is_refused_and_changes_nothing():
+    before, script = contents(), folder / "hostile.sql"
+    for statement in REFUSED:
+        script.write_text(statement)
+        command = [WAYBILL, "--lake", lake.url, "sql", "--file", str(script)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        what = f"{statement[:80]!r}: {done.returncode}, {done.stdout[:200]!r}, {done.stderr[:1000]!r}"
+        assert done.returncode in (1, 2) and not done.stdout and is_clear(done.stderr), what
+    # The same in a shell, which goes on. An empty file asks for nothing there, and what takes a while shows its progress.
+    shell = Shell()
+    for statement in (statement for statement in REFUSED if statement and "generate_series" not in statement):
+        script.write_text(statement)
+        text = shell.ask(f"\\i {script}")
+        assert is_clear(text), (statement[:80], text)
+    assert "1 row" in shell.ask("SELECT 1;")
+    shell.leave()
+    assert contents() == before
+    assert not Path("/tmp/waybill-stolen.csv").exists()
+
+
 def quit_and_a_signal_leave():
     for word in ("\\q", "quit", "EXIT"):
         shell = Shell()
@@ -268,6 +306,7 @@ CHECKS = [
     ctrl_c_ends_the_query_and_the_line_but_not_the_shell,
     a_long_answer_goes_through_a_pager,
     hostile_values_do_not_command_the_terminal,
+    what_nobody_may_ask_is_refused_and_changes_nothing,
     quit_and_a_signal_leave,
     what_was_asked_is_recorded_and_what_was_described_is_not,
 ]

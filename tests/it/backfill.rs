@@ -400,13 +400,14 @@ async fn a_dry_run_tells_the_cost_without_a_message_request_and_without_a_trace(
     let folder = tempfile::tempdir().unwrap();
     let files = [write(&folder.path().join("audit.csv"), csv(&records(&tenant).await))];
     let window = Window::new(now() - Duration::hours(30), now()).unwrap();
+    let shards = [tenant.job().shard];
     let feed = || {
         let source = Arc::new(tenant.source(Clock::System));
-        run::estimate(tenant.job(), Past::Feed(window), source, &tenant.lake)
+        run::estimate(tenant.job(), &shards, Past::Feed(window), source, &tenant.lake)
     };
     let export = || {
         let past = Past::Export { from: None, to: None };
-        run::estimate(tenant.job(), past, Arc::new(tenant.exported(&files)), &tenant.lake)
+        run::estimate(tenant.job(), &shards, past, Arc::new(tenant.exported(&files)), &tenant.lake)
     };
     let (by_feed, by_export) = (feed().await.unwrap(), export().await.unwrap());
     let asked = tenant.simulator.report();

@@ -38,3 +38,10 @@ fn psql_drivers_and_tools_ask_over_the_postgres_protocol() {
         python("postgres.py", &[]);
     }
 }
+
+#[test]
+fn exports_are_read_by_delta_parquet_and_ocsf_readers_from_s3() {
+    if !is_offline() {
+        python("exports.py", &[]);
+    }
+}

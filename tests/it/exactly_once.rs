@@ -6,8 +6,9 @@ use std::sync::Arc;
 use chrono::Duration;
 use object_store::memory::InMemory;
 use proptest::prelude::*;
+use waybill::connection::Layout;
 use waybill::error::Code;
-use waybill::lake::{Lake, Maintenance};
+use waybill::lake::{Lake, Maintenance, Shard};
 use waybill::source::memory::Call;
 
 use crate::inner::store::{Failure, FaultyStore};
@@ -31,11 +32,19 @@ enum Event {
     /// A run.
     Run,
     /// A run whose nth write fails.
-    Disturbed { nth: u64, failure: Failure },
+    Disturbed { nth: u64, failure: Failure, shard: prop::sample::Index },
     /// Two runs at once.
     Two,
     /// Maintenance while a run goes on.
     Maintain,
+    /// A run of one shard alone.
+    Shard(prop::sample::Index),
+    /// Every shard at once.
+    Together,
+    /// Another number of shards, where that is allowed.
+    Split { shards: u32 },
+    /// A run that knows the connection as it was before it was split the last time.
+    Stale(prop::sample::Index),
     /// A backfill of the last so many minutes, beside a run or alone.
     Backfill { minutes: i64, beside_run: bool },
 }
@@ -57,7 +66,12 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (call, code, 1_u64..4).prop_map(|(call, code, calls)| Event::Faults { call, code, calls }),
         2 => (1_i64..300).prop_map(Event::Minutes),
         2 => Just(Event::Run),
-        2 => (1_u64..14, failure).prop_map(|(nth, failure)| Event::Disturbed { nth, failure }),
+        2 => (1_u64..14, failure, any::<prop::sample::Index>())
+            .prop_map(|(nth, failure, shard)| Event::Disturbed { nth, failure, shard }),
+        1 => any::<prop::sample::Index>().prop_map(Event::Shard),
+        1 => Just(Event::Together),
+        2 => (1_u32..5).prop_map(|shards| Event::Split { shards }),
+        1 => any::<prop::sample::Index>().prop_map(Event::Stale),
         1 => Just(Event::Two),
         1 => Just(Event::Maintain),
         2 => (1_i64..900, any::<bool>()).prop_map(|(minutes, beside_run)| Event::Backfill { minutes, beside_run }),
@@ -91,9 +105,14 @@ async fn play(script: &[Event]) {
     let mut sends: Vec<(u32, Vec<&str>)> = Vec::new();
     let mut records = Vec::new();
     let mut repeats = 0;
+    let connection = tenant.job(false).connection_id;
+    let mut layout = Layout::default();
+    let mut stale = layout;
     let mut all_listed = tenant.clock.now();
     for event in script {
         let now = tenant.clock.now();
+        let shards = layout.shards(connection);
+        let some = |which: &prop::sample::Index, layout: Layout| tenant.of(which.get(&layout.shards(connection)));
         match event {
             Event::Sent { attachments, listed_after } => {
                 let number = u32::try_from(sends.len()).unwrap();
@@ -121,8 +140,9 @@ async fn play(script: &[Event]) {
                 (1..=*calls).for_each(|nth| tenant.source.fail(*call, done + nth, *code));
             }
             Event::Minutes(minutes) => tenant.clock.set(now + Duration::minutes(*minutes)),
-            Event::Run => drop(tenant.run(&lake).await),
-            Event::Disturbed { nth, failure } => {
+            Event::Run => drop(run_all(&tenant, &shards, &lake).await),
+            Event::Disturbed { nth, failure, shard } => {
+                let tenant = some(shard, layout);
                 let store = FaultyStore::new(Arc::clone(&memory), *nth, *failure);
                 let disturbed = Lake::with_store(URL, Arc::<FaultyStore>::clone(&store)).unwrap();
                 tokio::select! {
@@ -130,17 +150,32 @@ async fn play(script: &[Event]) {
                     () = store.hung.notified() => {}
                 }
             }
+            Event::Shard(which) => drop(some(which, layout).run(&lake).await),
+            Event::Together => {
+                let tenants: Vec<Tenant> = shards.iter().map(|shard| tenant.of(shard)).collect();
+                futures::future::join_all(tenants.iter().map(|tenant| tenant.run(&lake))).await;
+            }
+            Event::Split { shards: count } => {
+                let states: Vec<_> = shards.iter().map(|shard| shard.state_id).collect();
+                if layout == Layout::default() || lake.has_states(&states).await.unwrap() {
+                    (stale, layout) = (layout, layout.split(*count));
+                }
+            }
+            Event::Stale(which) => drop(some(which, stale).run(&lake).await),
             Event::Two => {
+                let tenant = tenant.of(&shards[0]);
                 let (one, other) = tokio::join!(tenant.run(&lake), tenant.run(&lake));
                 assert!(one.is_ok() || other.is_ok() || one.is_err(), "at least one says what became of it");
             }
             Event::Maintain => {
-                let connections = [tenant.job(false).connection_id];
+                let states: Vec<_> =
+                    shards.iter().flat_map(|shard| [&[shard.state_id], shard.inherits.as_slice()].concat()).collect();
                 let (_, maintained) =
-                    tokio::join!(tenant.run(&lake), lake.maintain(&connections, Maintenance::default()));
+                    tokio::join!(run_all(&tenant, &shards, &lake), lake.maintain(&states, Maintenance::default()));
                 maintained.unwrap();
             }
             Event::Backfill { minutes, beside_run } => {
+                let tenant = tenant.of(&shards[0]);
                 let to = (now - noon()).num_minutes();
                 let backfill = tenant.backfill(&lake, to - minutes, to);
                 if *beside_run {
@@ -158,14 +193,20 @@ async fn play(script: &[Event]) {
     }
     for _ in 0..40 {
         tenant.clock.set(tenant.clock.now() + Duration::minutes(61));
-        if let Ok(report) = tenant.run(&lake).await
-            && report.exit_code == 0
-            && tenant.clock.now() > all_listed
-        {
+        if run_all(&tenant, &layout.shards(connection), &lake).await && tenant.clock.now() > all_listed {
             break;
         }
     }
     assert_eq!(actual(&lake).await, expected(&sends));
+}
+
+/// Runs every shard, one after the other, as `waybill run` does; whether all of them were done.
+async fn run_all(tenant: &Tenant, shards: &[Shard], lake: &Lake) -> bool {
+    let mut is_done = true;
+    for shard in shards {
+        is_done &= tenant.of(shard).run(lake).await.is_ok_and(|report| report.exit_code == 0);
+    }
+    is_done
 }
 
 async fn assert_no_doubles(lake: &Lake) {

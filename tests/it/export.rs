@@ -48,16 +48,19 @@ async fn run(export: &Export, lake: &Lake, to: &Path) -> Result<Exported, Error>
     export.run(&search, &Outlet::at(to.to_str().unwrap())?, noon() + Duration::days(30)).await
 }
 
-/// Every exported file by its path.
+/// Every exported file by its path; not what the export keeps for itself.
 fn files(below: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![below.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
+            if path.ends_with("_waybill") {
+                continue;
+            }
             if path.is_dir() {
                 folders.push(path);
-            } else if !path.ends_with("_waybill/export.json") {
+            } else {
                 let name = path.strip_prefix(below).unwrap().to_str().unwrap().to_owned();
                 found.insert(name, std::fs::read(&path).unwrap());
             }

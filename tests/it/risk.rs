@@ -73,11 +73,16 @@ pub(crate) fn event(number: u128, sender: &str, to: &[&str], at: Time) -> FileEv
 
 pub(crate) async fn lake(rows: Vec<FileEvent>) -> Lake {
     let lake = Lake::with_store("memory:///lake/", Arc::new(InMemory::new())).unwrap();
+    fill(&lake, rows).await;
+    lake
+}
+
+/// Makes the lake and commits the rows.
+pub(crate) async fn fill(lake: &Lake, rows: Vec<FileEvent>) {
     lake.create().await.unwrap();
     let (mut writer, _) = lake.writer::<Value>(Uuid::from_u128(1), Uuid::from_u128(4)).await.unwrap();
     let commit = Commit { rows, replaces: Vec::new(), outbox: Default::default(), state: json!({}) };
     writer.commit(commit).await.unwrap();
-    lake
 }
 
 /// Score, severity, trust and indicators of each event, in the order of their numbers.

@@ -332,6 +332,7 @@ fn events(job: &JobFile) -> Vec<String> {
         lake: Some("s3://bucket/lake"),
         image: None,
         secrets: &[],
+        shards: 1,
     };
     let files = render::render(Target::Systemd, &order).unwrap();
     files[1].text.lines().filter_map(|line| line.strip_prefix("OnCalendar=")).map(str::to_owned).collect()
@@ -386,6 +387,9 @@ fn the_schemas_of_kubernetes_accept_the_cron_job() {
     let (folder, files) = rendered("kubernetes", NIGHTLY, &others);
     let job = folder.path().join("it's a job.toml");
     python("schedulers.py", &["kubernetes", files[0].to_str().unwrap(), job.to_str().unwrap()]);
+    let (folder, files) = rendered("kubernetes", NIGHTLY, &[&others[..], &["--shards", "4"]].concat());
+    let job = folder.path().join("it's a job.toml");
+    python("schedulers.py", &["indexed", files[0].to_str().unwrap(), job.to_str().unwrap()]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use waybill::search::{Asker, Engine, Policy, Search, Surface};
 use crate::inner::query;
 use crate::risk::{event, lake, noon};
 
-const VIEWS: [&str; 6] = [
+pub(crate) const VIEWS: [&str; 6] = [
     "EmailAttachmentInfo",
     "EmailEvents",
     "code42_file_events",

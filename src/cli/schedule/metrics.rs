@@ -8,7 +8,7 @@ use super::page::JobView;
 use crate::cli::run::Ended;
 use crate::clock::Time;
 use crate::event::Outcome;
-use crate::run::Report;
+use crate::run::{OwedCounts, Report};
 
 /// Upper bounds of the run times that are told apart, seconds: from an idle run to a first one over a week.
 const BUCKETS: [f64; 9] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0];
@@ -31,16 +31,23 @@ struct Durations {
     count: u64,
 }
 
-/// What the reports of a connection's runs say; sums, and the state after the last one.
+/// What the reports of a connection's runs say: sums, and how the last run of each shard left it.
 #[derive(Debug, Default)]
 struct Counts {
     events: u64,
     gaps: u64,
     quarantined: u64,
     bytes_hashed: u64,
+    /// By the shard's name; a connection that is not split has one without.
+    shards: BTreeMap<Option<String>, Left>,
+}
+
+/// How the last run left a shard.
+#[derive(Debug, Default)]
+struct Left {
     last_success: Option<Time>,
     lag_seconds: Option<i64>,
-    owed: [(&'static str, usize); 4],
+    owed: OwedCounts,
 }
 
 impl Metrics {
@@ -105,14 +112,14 @@ impl Metrics {
             "waybill_last_success_timestamp_seconds",
             "gauge",
             "When the last run that was done, or done in part, ended.",
-            |counts| counts.last_success.map(|time| time.timestamp()),
+            |counts| counts.shards.values().map(|left| left.last_success).min().flatten().map(|time| time.timestamp()),
         );
         page.of_connections(
             self,
             "waybill_lag_seconds",
             "gauge",
             "Age of the newest audit content at the end of the last run.",
-            |counts| counts.lag_seconds,
+            |counts| counts.shards.values().filter_map(|left| left.lag_seconds).max(),
         );
         page.of_connections(self, "waybill_events_total", "counter", "File events added.", |counts| {
             Some(counts.events)
@@ -136,7 +143,7 @@ impl Metrics {
         });
         page.family("waybill_owed", "gauge", "What later runs try again, after the last run.");
         for (connection, counts) in &self.connections {
-            for (kind, count) in counts.owed {
+            for (kind, count) in counts.owed() {
                 page.line("waybill_owed", &[("connection", connection), ("kind", kind)], count);
             }
         }
@@ -181,14 +188,26 @@ impl Counts {
         self.gaps += report.gaps;
         self.quarantined += report.quarantined;
         self.bytes_hashed += report.bytes_hashed;
+        // The shards of an earlier layout are no more.
+        let of = |shard: &Option<String>| shard.as_deref().and_then(|name| name.split('/').nth(1).map(str::to_owned));
+        self.shards.retain(|shard, _| of(shard) == of(&report.shard));
+        let left = self.shards.entry(report.shard.clone()).or_default();
         match report.outcome {
-            Outcome::Done | Outcome::Partial => self.last_success = Some(report.finished_at),
+            Outcome::Done | Outcome::Partial => left.last_success = Some(report.finished_at),
             Outcome::Failed | Outcome::Interrupted => {}
         }
-        self.lag_seconds = report.lag_seconds;
-        let owed = report.owed;
-        self.owed =
-            [("blobs", owed.blobs), ("messages", owed.messages), ("hashes", owed.hashes), ("windows", owed.windows)];
+        left.lag_seconds = report.lag_seconds;
+        left.owed = report.owed;
+    }
+
+    fn owed(&self) -> [(&'static str, usize); 4] {
+        let sum = |count: fn(&OwedCounts) -> usize| self.shards.values().map(|left| count(&left.owed)).sum();
+        [
+            ("blobs", sum(|owed| owed.blobs)),
+            ("messages", sum(|owed| owed.messages)),
+            ("hashes", sum(|owed| owed.hashes)),
+            ("windows", sum(|owed| owed.windows)),
+        ]
     }
 }
 

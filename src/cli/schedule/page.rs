@@ -66,6 +66,9 @@ pub(super) struct Last {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct RunView {
     pub(super) connection: String,
+    /// Which shard of it, where it is split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) shard: Option<String>,
     pub(super) outcome: &'static str,
     pub(super) exit_code: u8,
     pub(super) error: Option<String>,

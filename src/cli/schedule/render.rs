@@ -9,10 +9,11 @@ use crate::cli::{Context, output};
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::job::JobFile;
 use crate::job::render::{self, Order};
+use crate::limits;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  waybill schedule render systemd --job jobs/hourly.toml --lake s3://bucket/waybill --secret WAYBILL_SECRET\n  waybill schedule render kubernetes --job jobs/nightly.toml --lake s3://bucket/waybill --image registry.example/waybill:0.1.0\n  waybill schedule render airflow --job jobs/hourly.toml --lake s3://bucket/waybill --out dags/"
+    after_help = "Examples:\n  waybill schedule render systemd --job jobs/hourly.toml --lake s3://bucket/waybill --secret WAYBILL_SECRET\n  waybill schedule render kubernetes --job jobs/nightly.toml --lake s3://bucket/waybill --image registry.example/waybill:0.1.0\n  waybill schedule render airflow --job jobs/hourly.toml --lake s3://bucket/waybill --out dags/\n  waybill schedule render kubernetes --job jobs/hourly.toml --lake s3://bucket/waybill --image registry.example/waybill:0.1.0 --shards 16"
 )]
 pub(super) struct Arguments {
     /// For which scheduler
@@ -30,6 +31,9 @@ pub(super) struct Arguments {
     /// Environment variable that holds a secret of a connection or of the storage; its name, never its value
     #[arg(long, value_name = "NAME")]
     secret: Vec<String>,
+    /// A process for each of the shards into which the connections are split
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=limits::SHARDS_MAX as i64))]
+    shards: u32,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -56,6 +60,7 @@ pub(super) fn main(context: &Context, arguments: &Arguments) -> Result<Exit> {
         lake: context.global.lake.as_deref(),
         image: arguments.image.as_deref(),
         secrets: &arguments.secret,
+        shards: arguments.shards,
     };
     let target = match arguments.target {
         Target::Systemd => render::Target::Systemd,

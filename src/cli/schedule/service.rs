@@ -261,38 +261,43 @@ async fn connections(
     runs: &mut Vec<RunView>,
 ) -> Result<()> {
     let (lake, connections) = run::opened(context, job).await?;
-    let ids: Vec<Uuid> = connections.iter().map(|connection| connection.id).collect();
+    let states: Vec<Uuid> = connections.iter().flat_map(Connection::state_ids).collect();
     for connection in connections {
         let Some(turn) = turns.wait(context, job, &connection).await else { break };
-        let began = Instant::now();
-        let ended = match Ended::skipped(&connection) {
-            Some(skipped) => skipped,
-            None => {
-                let progress = Arc::new(Progress::default());
-                let report = Box::pin(run::quietly(context, &lake, &connection, false, progress)).await;
-                Ended::of(&connection, report)
+        for shard in connection.shards() {
+            let began = Instant::now();
+            let ended = match Ended::skipped(&connection) {
+                Some(skipped) => skipped,
+                None => {
+                    let progress = Arc::new(Progress::default());
+                    let report = Box::pin(run::quietly(context, &lake, &connection, &shard, false, progress)).await;
+                    Ended::of(&connection, shard.name(), report)
+                }
+            };
+            board.shown().metrics.ran(&connection.name, &ended, began.elapsed().as_secs_f64());
+            runs.push(told(job, connection.name.clone(), shard.name(), &ended));
+            if context.interrupt.is_cancelled() {
+                break;
             }
-        };
+        }
         drop(turn);
-        board.shown().metrics.ran(&connection.name, &ended, began.elapsed().as_secs_f64());
-        runs.push(told(job, connection.name, &ended));
     }
-    run::maintained(context, &lake, job, &ids).await?;
+    run::maintained(context, &lake, job, &states).await?;
     Ok(())
 }
 
 /// Logs how a run ended.
-fn told(job: &JobFile, connection: String, ended: &Ended) -> RunView {
+fn told(job: &JobFile, connection: String, shard: Option<String>, ended: &Ended) -> RunView {
     let (outcome, failure) = match ended {
         Ended::Ran(report) => (report.outcome.as_str(), report.error.as_ref()),
         Ended::Failed { outcome, error, .. } => (outcome.as_str(), Some(error)),
         Ended::Skipped { status, .. } => (status.as_str(), None),
     };
     if let Some(failure) = failure {
-        error!(job = %job.name, %connection, code = failure.code, error = %failure.message, hint = failure.hint, "run failed");
+        error!(job = %job.name, %connection, shard, code = failure.code, error = %failure.message, hint = failure.hint, "run failed");
     }
     let error = failure.map(|failure| failure.message.clone());
-    RunView { connection, outcome, exit_code: ended.exit().0, error }
+    RunView { connection, shard, outcome, exit_code: ended.exit().0, error }
 }
 
 /// Whose turn it is at each connection: jobs that name the same one wait for each other.

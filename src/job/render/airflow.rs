@@ -1,4 +1,4 @@
-//! Airflow: a DAG with one task, for Airflow 2.4 and later and for Airflow 3.
+//! Airflow: a DAG with one task, or with a mapped one where runs are split into shards, for Airflow 2.4 and later and for Airflow 3.
 //!
 //! Done in part (exit code 3) is success: rows were committed, so what depends on the task must go on, and the summary,
 //! which becomes the task's XCom, says what is owed. Another run that was faster (11) is a skipped task: nothing was done.
@@ -19,8 +19,19 @@ pub(super) fn render(order: &Order<'_>, slug: &str) -> Result<Vec<File>> {
         (None, Some(lake)) => format!("--lake {} ", shell(lake)),
         _ => String::new(),
     };
-    let command =
-        format!("waybill {lake}run --job {} --output json --log-format json --success-exit 3", shell(order.path));
+    let command = |shard: &str| {
+        let job = shell(order.path);
+        python(&format!("waybill {lake}run --job {job}{shard} --output json --log-format json --success-exit 3"))
+    };
+    let (operator, command) = match order.shards {
+        0 | 1 => ("BashOperator(", format!("        bash_command={},\n    )", command(""))),
+        shards => {
+            let commands: String = (1..=shards)
+                .map(|number| format!("            {},\n", command(&format!(" --shard {number}/{shards}"))))
+                .collect();
+            ("BashOperator.partial(", format!("    ).expand(\n        bash_command=[\n{commands}        ],\n    )"))
+        }
+    };
     let secrets = if order.secrets.is_empty() {
         String::new()
     } else {
@@ -53,22 +64,20 @@ with DAG(
     max_active_runs=1,
     tags=[\"waybill\"],
 ):
-    BashOperator(
+    {operator}
         task_id=\"run\",
-        # Exit code 3, done in part, is success: what is owed comes with a later run.
-        bash_command={command},
         # Another run was faster: nothing was done here.
         skip_on_exit_code=11,
         # What is owed, throttled or refused needs time. The next run goes on.
         retries=0,
-    )
+        # Exit code 3, done in part, is success: what is owed comes with a later run.
+{command}
 ",
         id = python(&id),
         description = python(&format!("Waybill: {}", job.name)),
         doc = python(&format!("Runs `{}`.{secrets}", order.path)),
         cron = python(&job.cron.plain()),
         zone = python(job.timezone().name()),
-        command = python(&command),
     );
     Ok(vec![File { name: format!("{id}.py"), text }])
 }

@@ -1,7 +1,9 @@
-//! Kubernetes: a `CronJob`, and a `ConfigMap` that carries the job file.
+//! Kubernetes: a `CronJob`, and a `ConfigMap` that carries the job file. For shards it makes Indexed Jobs: a pod for each,
+//! which Kubernetes numbers from 0 in `JOB_COMPLETION_INDEX`.
 //!
 //! What the fields mean: <https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/>,
 //! <https://kubernetes.io/docs/concepts/workloads/controllers/job/#pod-failure-policy>,
+//! <https://kubernetes.io/docs/concepts/workloads/controllers/job/#completion-mode>,
 //! <https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted>.
 
 use chrono_tz::Tz;
@@ -41,6 +43,23 @@ pub(super) fn render(order: &Order<'_>, slug: &str, lake: &str) -> Result<Vec<Fi
         let keys: Vec<String> = order.secrets.iter().map(|name| format!("--from-file={name}=FILE")).collect();
         format!("# The secrets are not in here. Once: kubectl create secret generic {unit} {}\n", keys.join(" "))
     };
+    let (indexed, shard) = match order.shards {
+        0 | 1 => (String::new(), String::new()),
+        shards => (
+            format!(
+                "\
+      # A pod for each shard. They commit beside each other, so one that fails keeps none of the others from its work.
+      completionMode: Indexed
+      completions: {shards}
+      parallelism: {shards}
+      backoffLimitPerIndex: 0
+"
+            ),
+            format!(", --shard-index, \"$(JOB_COMPLETION_INDEX)/{shards}\""),
+        ),
+    };
+    // With a limit for each index there is none for all of them together.
+    let backoff = if indexed.is_empty() { "      backoffLimit: 0\n" } else { "" };
     let text = format!(
         "\
 # Rendered by `waybill schedule render kubernetes`. Apply it with: kubectl apply -f {unit}.yaml
@@ -70,8 +89,7 @@ spec:
   jobTemplate:
     spec:
       # Not tried again at once: what is owed, throttled or refused needs time. The next run goes on.
-      backoffLimit: 0
-      podFailurePolicy:
+{backoff}{indexed}      podFailurePolicy:
         rules:
           # A pod that its node loses says nothing about the run: another one takes over.
           - action: Ignore
@@ -100,7 +118,7 @@ spec:
               command: [waybill]
               # Done in part (3) is no failed Job, and neither is a run that another one outpaced (11): the summary on
               # stdout and the table `runs` tell.
-              args: [run, --job, /etc/waybill/job.toml, --output, json, --log-format, json, --success-exit, \"3,11\"]
+              args: [run, --job, /etc/waybill/job.toml{shard}, --output, json, --log-format, json, --success-exit, \"3,11\"]
 {environment}              securityContext:
                 allowPrivilegeEscalation: false
                 readOnlyRootFilesystem: true

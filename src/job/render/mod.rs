@@ -38,6 +38,8 @@ pub struct Order<'a> {
     pub image: Option<&'a str>,
     /// The environment variables that hold secrets.
     pub secrets: &'a [String],
+    /// Into how many shards its connections are split: a process for each.
+    pub shards: u32,
 }
 
 /// A rendered file.
@@ -80,6 +82,10 @@ pub fn render(target: Target, order: &Order<'_>) -> Result<Vec<File>> {
     };
     let slug = slug(&order.job.name)?;
     match target {
+        Target::Systemd if order.shards > 1 => {
+            let message = "systemd is one machine's: a run there takes all shards by itself, without `--shards`";
+            Err(Error::new(Code::Usage, message))
+        }
         Target::Systemd => systemd::render(order, &slug, lake),
         Target::Kubernetes => kubernetes::render(order, &slug, lake),
         Target::Airflow => airflow::render(order, &slug),
@@ -135,6 +141,7 @@ mod tests {
             lake: Some("s3://bucket/lake"),
             image: Some("registry.example/waybill:0.1.0"),
             secrets: &secrets,
+            shards: 1,
         };
         change(&mut order);
         render(target, &order)
@@ -163,6 +170,7 @@ mod tests {
                 lake: Some("s3://b/l"),
                 image: Some("i"),
                 secrets: &secrets,
+                shards: 1,
             };
             let error = render(Target::Kubernetes, &order).unwrap_err();
             assert_eq!(error.code(), Code::Usage);

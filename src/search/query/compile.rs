@@ -50,14 +50,27 @@ pub(super) enum Condition {
 
 /// A text to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Text {
-    /// The column as it is.
-    Column(&'static str),
-    /// The column in lower case.
-    Lower(&'static str),
-    /// The elements of a list between separators, and before the first and after the last one.
-    Joined { column: &'static str, lower: bool },
+pub(super) struct Text {
+    pub(super) column: &'static str,
+    /// Whether it is a list, to be read as its elements between separators, and before the first and after the last one.
+    pub(super) is_list: bool,
+    pub(super) fold: Fold,
 }
+
+/// Which letters are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fold {
+    /// Those that are.
+    Nothing,
+    /// Upper and lower case.
+    Case,
+    /// Also both small letters of the Greek sigma. Which of them a capital one becomes depends on the letters after it, which
+    /// are others in a name than in a pattern.
+    CaseAndSigma,
+}
+
+/// The small sigma that ends a word, and the other one.
+pub(super) const SIGMAS: [char; 2] = ['\u{3c2}', '\u{3c3}'];
 
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,11 +250,20 @@ fn number(column: Measure, comparison: Comparison, values: &[i64]) -> Condition 
 /// Values without wildcards are compared together, each pattern for itself.
 fn texts(term: Term, column: &'static str, values: &[String], negated: bool) -> Condition {
     let letters = term.letters();
-    let values = values.iter().map(|value| match letters {
-        Letters::Exact => value.clone(),
-        Letters::Lower | Letters::Mixed => value.to_lowercase(),
-    });
-    let (mut patterns, mut plain): (Vec<String>, Vec<String>) = values.partition(|value| has_wildcard(value));
+    let mut values: Vec<String> = match letters {
+        Letters::Exact => values.to_vec(),
+        Letters::Lower | Letters::Mixed => values.iter().map(|value| value.to_lowercase()).collect(),
+    };
+    let fold = match letters {
+        Letters::Exact | Letters::Lower => Fold::Nothing,
+        Letters::Mixed if values.iter().any(|value| value.contains(SIGMAS)) => Fold::CaseAndSigma,
+        Letters::Mixed => Fold::Case,
+    };
+    if fold == Fold::CaseAndSigma {
+        values.iter_mut().for_each(|value| *value = value.replace(SIGMAS[0], &SIGMAS[1].to_string()));
+    }
+    let (mut patterns, mut plain): (Vec<String>, Vec<String>) =
+        values.into_iter().partition(|value| has_wildcard(value));
     for values in [&mut patterns, &mut plain] {
         values.sort();
         values.dedup();
@@ -256,22 +278,15 @@ fn texts(term: Term, column: &'static str, values: &[String], negated: bool) -> 
         };
     }
     let is_list = term.kind() == Kind::Texts;
-    let lower = letters == Letters::Mixed;
-    let text = match (is_list, lower) {
-        (true, lower) => Text::Joined { column, lower },
-        (false, true) => Text::Lower(column),
-        (false, false) => Text::Column(column),
-    };
+    let text = Text { column, is_list, fold };
     let mut conditions = Vec::new();
-    match (plain.is_empty(), is_list, lower) {
+    match (plain.is_empty(), is_list, fold) {
         (true, ..) => {}
         (false, false, _) => conditions.push(Condition::In { text, values: plain, negated }),
-        (false, true, false) => conditions.push(Condition::Has { column, values: plain, negated }),
+        (false, true, Fold::Nothing) => conditions.push(Condition::Has { column, values: plain, negated }),
         // An element in any case is found where the elements stand between separators.
-        (false, true, true) => conditions.extend(plain.iter().map(|value| Condition::Like {
-            text,
-            pattern: format!("%{SEPARATOR}{}{SEPARATOR}%", like(value)),
-            negated,
+        (false, true, Fold::Case | Fold::CaseAndSigma) => conditions.extend(plain.iter().map(|value| {
+            Condition::Like { text, pattern: format!("%{SEPARATOR}{}{SEPARATOR}%", like(value)), negated }
         })),
     }
     conditions.extend(patterns.iter().map(|pattern| match is_list {

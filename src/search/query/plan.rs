@@ -5,9 +5,9 @@ use datafusion::functions_nested::expr_fn::{
     array_has, array_has_any, array_max, array_min, array_to_string, cardinality, make_array,
 };
 use datafusion::logical_expr::{Expr, lit};
-use datafusion::prelude::{col, concat, lower, regexp_like};
+use datafusion::prelude::{col, concat, lower, regexp_like, replace};
 
-use super::compile::{Comparison, Condition, Constant, Measure, SEPARATOR, Text};
+use super::compile::{Comparison, Condition, Constant, Fold, Measure, SEPARATOR, SIGMAS, Text};
 
 pub(super) fn expression(condition: &Condition) -> Expr {
     match condition {
@@ -79,14 +79,15 @@ fn has(column: &str, mut values: Vec<Expr>, negated: bool) -> Expr {
 }
 
 fn text(text: Text) -> Expr {
-    match text {
-        Text::Column(column) => col(column),
-        Text::Lower(column) => lower(col(column)),
-        Text::Joined { column, lower: is_lower } => {
-            let separator = || lit(SEPARATOR.to_string());
-            let joined = concat(vec![separator(), array_to_string(col(column), separator()), separator()]);
-            if is_lower { lower(joined) } else { joined }
-        }
+    let separator = || lit(SEPARATOR.to_string());
+    let whole = match text.is_list {
+        false => col(text.column),
+        true => concat(vec![separator(), array_to_string(col(text.column), separator()), separator()]),
+    };
+    match text.fold {
+        Fold::Nothing => whole,
+        Fold::Case => lower(whole),
+        Fold::CaseAndSigma => replace(lower(whole), lit(SIGMAS[0].to_string()), lit(SIGMAS[1].to_string())),
     }
 }
 

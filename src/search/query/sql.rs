@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 
 use super::Term;
-use super::compile::{Comparison, Condition, Constant, Measure, SEPARATOR, Text};
+use super::compile::{Comparison, Condition, Constant, Fold, Measure, SEPARATOR, SIGMAS, Text};
 use super::term::is_risk_column;
 use crate::error::{Code, Error, Result};
 use crate::event::schema::{TableName, table};
@@ -154,8 +154,7 @@ fn names_risk(condition: &Condition) -> bool {
         | Condition::InNumbers { column, .. }
         | Condition::HasNumbers { column, .. } => is_risk_column(column),
         Condition::In { text, .. } | Condition::Like { text, .. } | Condition::Matches { text, .. } => {
-            let (Text::Column(column) | Text::Lower(column) | Text::Joined { column, .. }) = text;
-            is_risk_column(column)
+            is_risk_column(text.column)
         }
         Condition::Compare { column, .. } => {
             let (Measure::Column(column) | Measure::Largest(column) | Measure::Smallest(column)) = column;
@@ -254,14 +253,15 @@ fn has(column: &str, values: impl Iterator<Item = String>, negated: bool) -> Str
 }
 
 fn text(text: Text) -> String {
-    match text {
-        Text::Column(column) => column.to_owned(),
-        Text::Lower(column) => format!("lower({column})"),
-        Text::Joined { column, lower } => {
-            let separator = u32::from(SEPARATOR);
-            let joined = format!("concat(chr({separator}), array_join({column}, chr({separator})), chr({separator}))");
-            if lower { format!("lower({joined})") } else { joined }
-        }
+    let (column, separator) = (text.column, u32::from(SEPARATOR));
+    let whole = match text.is_list {
+        false => column.to_owned(),
+        true => format!("concat(chr({separator}), array_join({column}, chr({separator})), chr({separator}))"),
+    };
+    match text.fold {
+        Fold::Nothing => whole,
+        Fold::Case => format!("lower({whole})"),
+        Fold::CaseAndSigma => format!("replace(lower({whole}), '{}', '{}')", SIGMAS[0], SIGMAS[1]),
     }
 }
 

@@ -34,6 +34,7 @@ pub use self::credential::Credential;
 pub use self::export::Exported;
 pub use self::message::SentMessage;
 pub use self::permissions::{Granted, Permission, needed};
+pub use self::record::Records;
 use self::throttle::{Limiter, Mailboxes, Pause};
 use self::token::{TokenSettings, Tokens};
 use crate::clock::{Clock, Time};

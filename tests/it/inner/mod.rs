@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use waybill::clock::{Clock, Time};
 use waybill::error::Result;
-use waybill::lake::Lake;
+use waybill::lake::{Lake, Shard};
 use waybill::monitor::Progress;
 use waybill::run::{self, Job, Report};
 use waybill::search::Search;
@@ -30,6 +30,7 @@ pub(crate) struct Tenant {
     pub(crate) scope: Scope,
     pub(crate) since: Time,
     pub(crate) interrupt: CancellationToken,
+    pub(crate) shard: Shard,
     id: Uuid,
 }
 
@@ -42,6 +43,7 @@ impl Tenant {
             scope: Scope::All,
             since: noon() - Duration::hours(1),
             interrupt: CancellationToken::new(),
+            shard: Shard::whole(Uuid::from_u128(0xc0)),
             id: Uuid::from_u128(0xc0),
         }
     }
@@ -55,6 +57,7 @@ impl Tenant {
             connection_id: self.id,
             connection_name: "memory".to_owned(),
             tenant_id: Uuid::from_u128(0x7e),
+            shard: self.shard.clone(),
             scope: self.scope.clone(),
             since: self.since,
             authorized: None,
@@ -62,6 +65,19 @@ impl Tenant {
             clock: self.clock.clone(),
             interrupt: self.interrupt.clone(),
             progress: Arc::new(Progress::default()),
+        }
+    }
+
+    /// The same tenant for runs of one of its shards.
+    pub(crate) fn of(&self, shard: &Shard) -> Self {
+        Self {
+            source: Arc::clone(&self.source),
+            clock: self.clock.clone(),
+            scope: self.scope.clone(),
+            since: self.since,
+            interrupt: self.interrupt.clone(),
+            shard: shard.clone(),
+            id: self.id,
         }
     }
 

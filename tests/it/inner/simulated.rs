@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use waybill::clock::{Clock, Time};
 use waybill::error::Result;
-use waybill::lake::Lake;
+use waybill::lake::{Lake, Shard};
 use waybill::monitor::Progress;
 use waybill::run::{self, Job};
 use waybill::secret::SecretPlace;
@@ -109,6 +109,7 @@ impl Simulated {
             connection_id: self.id,
             connection_name: "simulated".to_owned(),
             tenant_id: self.simulator.announcement().tenant_id.parse().unwrap(),
+            shard: Shard::whole(self.id),
             scope: self.scope.clone(),
             since: self.since,
             authorized: None,

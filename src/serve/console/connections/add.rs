@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::connection::preview::{Preview, preview};
 use crate::connection::scope_csv::{self, ScopeCsv};
-use crate::connection::{Connection, Intent, Order, Registry, Service, display_name};
+use crate::connection::{Connection, Intent, Layout, Order, Registry, Service, display_name};
 use crate::error::{Code, Error, Result};
 use crate::secret::SecretPlace;
 use crate::serve::auth::{Role, Viewer};
@@ -333,6 +333,7 @@ fn connection(server: &Server, draft: &Draft, scope: Scope) -> Result<Connection
         since: now,
         created: now,
         intent: Intent::Monitor,
+        layout: Layout::default(),
         authorized: None,
         revision: 0,
         unrecorded: Vec::new(),

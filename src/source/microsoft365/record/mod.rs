@@ -63,8 +63,8 @@ const PIECE_BYTES: usize = 128 * 1024;
 /// Bytes after which something between two records is no longer taken for a single value.
 const STRAY_BYTES: usize = 64 * 1024;
 
-/// Splits a blob's bytes into records, in pieces of any size.
-pub(super) struct Records {
+/// Splits a blob's bytes into records, in pieces of any size, and reads those that are sends.
+pub struct Records {
     form: Form,
     /// What is not split yet: at most one record and one piece.
     buffer: Vec<u8>,
@@ -134,8 +134,15 @@ enum Place {
     After,
 }
 
+impl Default for Records {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Records {
-    pub(super) fn new() -> Self {
+    /// For a blob of the feed that begins.
+    pub fn new() -> Self {
         Self::of(Form::Blob)
     }
 
@@ -167,7 +174,7 @@ impl Records {
     ///
     /// # Errors
     /// `content-unreadable` when this is no array.
-    pub(super) fn split(&mut self, chunk: &[u8]) -> Result<RecordChunk> {
+    pub fn split(&mut self, chunk: &[u8]) -> Result<RecordChunk> {
         let mut out = RecordChunk { bytes: chunk.len() as u64, ..RecordChunk::default() };
         for piece in chunk.chunks(PIECE_BYTES) {
             self.received_bytes += piece.len() as u64;
@@ -186,7 +193,7 @@ impl Records {
     ///
     /// # Errors
     /// `content-unreadable` when the blob ended before its array did.
-    pub(super) fn finish(mut self) -> Result<RecordChunk> {
+    pub fn finish(mut self) -> Result<RecordChunk> {
         let mut out = RecordChunk::default();
         if self.form == Form::Export {
             self.finish_export(&mut out)?;

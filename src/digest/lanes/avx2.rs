@@ -1,0 +1,146 @@
+//! MD5 of sixteen streams in the lanes of AVX2: two registers of eight, whose steps alternate, so that one does not wait
+//! for the other.
+
+use std::arch::x86_64::*;
+
+use super::{Block, LANES, md5};
+
+/// A word of each of sixteen streams.
+type Words = [__m256i; 2];
+
+/// Takes the blocks of each lane into its state; of lanes with more blocks than others only as many.
+#[target_feature(enable = "avx2")]
+pub(super) fn compress(states: &mut [[u32; LANES]; 4], blocks: &[&[Block]; LANES]) {
+    let count = blocks.iter().map(|blocks| blocks.len()).min().unwrap_or(0);
+    let [mut a, mut b, mut c, mut d] = states.each_ref().map(|words| load(words));
+    for index in 0..count {
+        let words = load_blocks(blocks, index);
+        let (a0, b0, c0, d0) = (a, b, c, d);
+        macro_rules! step {
+            ($mix:ident, $a:ident, $b:ident, $c:ident, $d:ident, $word:literal, $by:literal, $number:expr) => {
+                let constant = _mm256_set1_epi32(md5::ADDED[$number] as i32);
+                let sum = add(add($a, add(words[$word], [constant, constant])), $mix($b, $c, $d));
+                $a = add(rotate::<$by, { 32 - $by }>(sum), $b);
+            };
+        }
+        macro_rules! four {
+            ($group:literal, $mix:ident, [$w0:literal, $w1:literal, $w2:literal, $w3:literal],
+                [$r0:literal, $r1:literal, $r2:literal, $r3:literal]) => {
+                step!($mix, a, b, c, d, $w0, $r0, 4 * $group);
+                step!($mix, d, a, b, c, $w1, $r1, 4 * $group + 1);
+                step!($mix, c, d, a, b, $w2, $r2, 4 * $group + 2);
+                step!($mix, b, c, d, a, $w3, $r3, 4 * $group + 3);
+            };
+        }
+        md5::groups!(four);
+        (a, b, c, d) = (add(a, a0), add(b, b0), add(c, c0), add(d, d0));
+    }
+    for (state, words) in states.iter_mut().zip([a, b, c, d]) {
+        let (low, high) = state.split_at_mut(LANES / 2);
+        // SAFETY: each half has room for eight words of 32 bits, and needs no alignment.
+        unsafe {
+            _mm256_storeu_si256(low.as_mut_ptr().cast(), words[0]);
+            _mm256_storeu_si256(high.as_mut_ptr().cast(), words[1]);
+        }
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn load(words: &[u32; LANES]) -> Words {
+    let (low, high) = words.split_at(LANES / 2);
+    // SAFETY: each half has eight words of 32 bits, and needs no alignment.
+    unsafe { [_mm256_loadu_si256(low.as_ptr().cast()), _mm256_loadu_si256(high.as_ptr().cast())] }
+}
+
+#[target_feature(enable = "avx2")]
+fn add(x: Words, y: Words) -> Words {
+    [_mm256_add_epi32(x[0], y[0]), _mm256_add_epi32(x[1], y[1])]
+}
+
+#[target_feature(enable = "avx2")]
+fn and(x: Words, y: Words) -> Words {
+    [_mm256_and_si256(x[0], y[0]), _mm256_and_si256(x[1], y[1])]
+}
+
+#[target_feature(enable = "avx2")]
+fn or(x: Words, y: Words) -> Words {
+    [_mm256_or_si256(x[0], y[0]), _mm256_or_si256(x[1], y[1])]
+}
+
+#[target_feature(enable = "avx2")]
+fn xor(x: Words, y: Words) -> Words {
+    [_mm256_xor_si256(x[0], y[0]), _mm256_xor_si256(x[1], y[1])]
+}
+
+#[target_feature(enable = "avx2")]
+fn rotate<const LEFT: i32, const RIGHT: i32>(x: Words) -> Words {
+    or(
+        [_mm256_slli_epi32::<LEFT>(x[0]), _mm256_slli_epi32::<LEFT>(x[1])],
+        [_mm256_srli_epi32::<RIGHT>(x[0]), _mm256_srli_epi32::<RIGHT>(x[1])],
+    )
+}
+
+// The functions of the four rounds.
+
+#[target_feature(enable = "avx2")]
+fn f(b: Words, c: Words, d: Words) -> Words {
+    xor(d, and(b, xor(c, d)))
+}
+
+#[target_feature(enable = "avx2")]
+fn g(b: Words, c: Words, d: Words) -> Words {
+    xor(c, and(d, xor(b, c)))
+}
+
+#[target_feature(enable = "avx2")]
+fn h(b: Words, c: Words, d: Words) -> Words {
+    xor(b, xor(c, d))
+}
+
+#[target_feature(enable = "avx2")]
+fn i(b: Words, c: Words, d: Words) -> Words {
+    let ones = _mm256_set1_epi32(-1);
+    xor(c, or(b, xor(d, [ones, ones])))
+}
+
+/// Block `index` of each lane, as word 0 of each, word 1 of each, and so on.
+#[target_feature(enable = "avx2")]
+fn load_blocks(blocks: &[&[Block]; LANES], index: usize) -> [Words; 16] {
+    let mut words = [[_mm256_setzero_si256(); 2]; 16];
+    for side in 0..2 {
+        for half in 0..2 {
+            let rows = std::array::from_fn(|row| {
+                let (halves, _) = blocks[8 * side + row][index].as_chunks::<32>();
+                // SAFETY: half a block has 32 bytes, and needs no alignment.
+                unsafe { _mm256_loadu_si256(halves[half].as_ptr().cast()) }
+            });
+            for (word, column) in transpose(rows).into_iter().enumerate() {
+                words[8 * half + word][side] = column;
+            }
+        }
+    }
+    words
+}
+
+/// Eight rows of eight words → word 0 of each row, word 1 of each, and so on.
+#[target_feature(enable = "avx2")]
+fn transpose(rows: [__m256i; 8]) -> [__m256i; 8] {
+    // Within each half of 128 bits: four rows' words side by side …
+    let mut quads = [_mm256_setzero_si256(); 8];
+    for group in 0..2 {
+        let [r0, r1, r2, r3] = [rows[4 * group], rows[4 * group + 1], rows[4 * group + 2], rows[4 * group + 3]];
+        let low = [_mm256_unpacklo_epi32(r0, r1), _mm256_unpacklo_epi32(r2, r3)];
+        let high = [_mm256_unpackhi_epi32(r0, r1), _mm256_unpackhi_epi32(r2, r3)];
+        quads[4 * group] = _mm256_unpacklo_epi64(low[0], low[1]);
+        quads[4 * group + 1] = _mm256_unpackhi_epi64(low[0], low[1]);
+        quads[4 * group + 2] = _mm256_unpacklo_epi64(high[0], high[1]);
+        quads[4 * group + 3] = _mm256_unpackhi_epi64(high[0], high[1]);
+    }
+    // … then the halves themselves.
+    let mut words = [_mm256_setzero_si256(); 8];
+    for word in 0..4 {
+        words[word] = _mm256_permute2x128_si256::<0x20>(quads[word], quads[4 + word]);
+        words[4 + word] = _mm256_permute2x128_si256::<0x31>(quads[word], quads[4 + word]);
+    }
+    words
+}
