@@ -208,7 +208,11 @@ impl ScalarUDFImpl for Function {
             let name = self.name();
             return Err(DataFusionError::Plan(format!("the function `{name}` takes {}", takes.join(" and "))));
         }
-        Ok(takes)
+        let as_given = |(given, takes): (&DataType, DataType)| match (given, &takes) {
+            (DataType::Utf8View, DataType::Utf8) => DataType::Utf8View,
+            _ => takes,
+        };
+        Ok(given.iter().zip(takes).map(as_given).collect())
     }
 
     fn return_type(&self, _: &[DataType]) -> PlanResult<DataType> {
@@ -223,10 +227,10 @@ impl ScalarUDFImpl for Function {
         let text = |place: usize| texts(columns.get(place), self.name());
         let answer: ArrayRef = match self.what {
             What::DomainOf => {
-                let domains = text(0)?.iter().map(|address| address.and_then(names::domain_of));
+                let domains = text(0)?.map(|address| address.and_then(names::domain_of));
                 Arc::new(domains.collect::<StringArray>())
             }
-            What::IsFreeMail => Arc::new(text(0)?.iter().map(|t| t.map(is_free_mail)).collect::<BooleanArray>()),
+            What::IsFreeMail => Arc::new(text(0)?.map(|t| t.map(is_free_mail)).collect::<BooleanArray>()),
             What::IsSubdomainOf => {
                 let is_below = |domain: &str, parent: &str| {
                     let plain = |text: &str| text.trim().trim_matches('.').to_lowercase();
@@ -251,14 +255,26 @@ impl ScalarUDFImpl for Function {
     }
 }
 
-fn texts<'a>(column: Option<&'a ArrayRef>, function: &str) -> PlanResult<&'a StringArray> {
-    column.and_then(|column| column.as_string_opt::<i32>()).ok_or_else(|| {
-        DataFusionError::Internal(format!("`{function}` was given something else than a column of texts"))
-    })
+/// The texts of a column, in either of the ways in which Arrow holds them.
+fn texts<'a>(
+    column: Option<&'a ArrayRef>,
+    function: &str,
+) -> PlanResult<Box<dyn Iterator<Item = Option<&'a str>> + 'a>> {
+    let wrong = || DataFusionError::Internal(format!("`{function}` was given something else than a column of texts"));
+    let column = column.ok_or_else(wrong)?;
+    match column.data_type() {
+        DataType::Utf8 => Ok(Box::new(column.as_string::<i32>().iter())),
+        DataType::Utf8View => Ok(Box::new(column.as_string_view().iter())),
+        _ => Err(wrong()),
+    }
 }
 
-fn pairs(left: &StringArray, right: &StringArray, judge: impl Fn(&str, &str) -> bool) -> BooleanArray {
-    left.iter().zip(right).map(|(left, right)| Some(judge(left?, right?))).collect()
+fn pairs<'a>(
+    left: impl Iterator<Item = Option<&'a str>>,
+    right: impl Iterator<Item = Option<&'a str>>,
+    judge: impl Fn(&str, &str) -> bool,
+) -> BooleanArray {
+    left.zip(right).map(|(left, right)| Some(judge(left?, right?))).collect()
 }
 
 /// The local time of each row.

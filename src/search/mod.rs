@@ -19,7 +19,6 @@ mod engine;
 mod evidence;
 mod first_files;
 mod first_value;
-mod footers;
 mod functions;
 mod guard;
 mod lists;
@@ -30,6 +29,7 @@ mod risk;
 mod scan;
 pub mod script;
 mod statement;
+mod texts;
 mod views;
 
 use std::sync::Arc;

@@ -4,9 +4,9 @@
 //! that may hold an answer (`bloom` knows of hashes and ids); the reading, with row-group, bloom-filter and page pruning, is DataFusion's.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use chrono::{DateTime, NaiveDate};
 use datafusion::catalog::{Session, TableProvider};
@@ -30,7 +30,6 @@ use datafusion_datasource_parquet::CachedParquetFileReaderFactory;
 use serde::Deserialize;
 
 use super::bloom::Blooms;
-use super::footers::Footers;
 use super::lists;
 use crate::error::{Code, Result, ResultExt};
 use crate::lake::{DataFile, Table};
@@ -45,8 +44,9 @@ pub(super) struct LakeTable {
     /// Columns with bloom filters, and those of the files that were read.
     bloom_columns: Vec<&'static str>,
     blooms: Arc<Blooms>,
-    footers: Footers,
     url: ObjectStoreUrl,
+    /// The same table with its texts as views.
+    views: OnceLock<Arc<LakeTable>>,
 }
 
 impl LakeTable {
@@ -75,7 +75,28 @@ impl LakeTable {
         blooms.retain(&partitioned);
         let columns = crate::event::schema::table(table.name()).columns.iter();
         let bloom_columns = columns.filter(|column| column.bloom).map(|column| column.name.as_str()).collect();
-        Ok(Self { schema, files: partitioned.into(), bloom_columns, blooms, footers: Footers::default(), url })
+        Ok(Self { schema, files: partitioned.into(), bloom_columns, blooms, url, views: OnceLock::new() })
+    }
+
+    /// The same table with its texts as views; made once.
+    pub(super) fn views(&self) -> Arc<Self> {
+        let make = || {
+            let as_view = |field: &FieldRef| match field.data_type() {
+                DataType::Utf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
+                _ => Arc::clone(field),
+            };
+            let fields: Fields = self.schema.file_schema().fields().iter().map(as_view).collect();
+            let days: Vec<_> = self.schema.table_partition_cols().iter().cloned().collect();
+            Arc::new(Self {
+                schema: TableSchema::builder(Arc::new(Schema::new(fields))).with_table_partition_cols(days).build(),
+                files: Arc::clone(&self.files),
+                bloom_columns: self.bloom_columns.clone(),
+                blooms: Arc::clone(&self.blooms),
+                url: self.url.clone(),
+                views: OnceLock::new(),
+            })
+        };
+        Arc::clone(self.views.get_or_init(make))
     }
 
     /// The files that may hold a row for these filters, by their days, statistics and bloom filters: a look-up in a lake of
@@ -143,8 +164,8 @@ impl TableProvider for LakeTable {
     ) -> PlanResult<Arc<dyn ExecutionPlan>> {
         let store = state.runtime_env().object_store(&self.url)?;
         let metadata = state.runtime_env().cache_manager.get_file_metadata_cache();
-        let readers = Arc::new(CachedParquetFileReaderFactory::new(store, Arc::clone(&metadata)));
-        let mut files = self.files_for(state, filters, readers.as_ref()).await?;
+        let readers = Arc::new(CachedParquetFileReaderFactory::new(store, metadata));
+        let files = self.files_for(state, filters, readers.as_ref()).await?;
         if files.is_empty() {
             let schema = match projection {
                 Some(columns) => Arc::new(self.schema().project(columns)?),
@@ -152,7 +173,6 @@ impl TableProvider for LakeTable {
             };
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
-        self.footers.tell(&mut files, self.schema.file_schema(), metadata.as_ref());
         let options = state.config_options().execution.parquet.clone();
         let source = ParquetSource::new(self.schema.clone())
             .with_table_parquet_options(datafusion::config::TableParquetOptions {
