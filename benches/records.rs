@@ -109,7 +109,7 @@ fn content() -> Vec<u8> {
         let token = tenant.sign_in(&client, "https://manage.office.com").await;
         let get = async |url: &str| client.get(url).bearer_auth(&token).send().await.expect("the tenant answers");
         let feed = format!("{}/api/v1.0/{}/activity/feed", tenant.told("activity"), tenant.told("tenant_id"));
-        let now = chrono::Utc::now();
+        let now = waybill::clock::Clock::default().now();
         let mut content = Vec::new();
         for days in 0..3 {
             let hour = |hours| (now - chrono::Duration::hours(hours)).format("%Y-%m-%dT%H:%M:%S").to_string();
