@@ -20,7 +20,8 @@ SELECT
             'name', file_name, 'extension', file_extension, 'mime_type', mime_type, 'size', file_size_bytes,
             'hash', named_struct('md5', md5, 'sha256', sha256))))) AS email,
     named_struct(
-        'hash', CASE WHEN sha256 IS NOT NULL THEN make_array(md5, sha256) END,
+        'hash', CASE WHEN md5 IS NOT NULL AND sha256 IS NOT NULL THEN make_array(md5, sha256)
+            WHEN sha256 IS NOT NULL THEN make_array(sha256) WHEN md5 IS NOT NULL THEN make_array(md5) END,
         'user', CASE WHEN sender IS NULL THEN recipients ELSE array_distinct(array_concat(make_array(sender), recipients)) END) AS related
 FROM file_events;
 

@@ -90,8 +90,8 @@ impl Bounds {
     fn of(file: &PartitionedFile, column: usize) -> Option<Self> {
         let statistics = file.statistics.as_ref()?;
         let known = statistics.column_statistics.get(column)?;
-        match (&statistics.num_rows, &known.null_count, &known.min_value, &known.max_value) {
-            (Precision::Exact(rows), Precision::Exact(0), Precision::Exact(least), Precision::Exact(greatest)) => {
+        match (&statistics.num_rows, known.null_count.get_value(), &known.min_value, &known.max_value) {
+            (Precision::Exact(rows), Some(0), Precision::Exact(least), Precision::Exact(greatest)) => {
                 // Of a file that is read in parts, each has all that is known of it; its rows count once.
                 let is_first = file.range.as_ref().is_none_or(|range| range.start == 0);
                 Some(Self { rows: if is_first { *rows } else { 0 }, least: least.clone(), greatest: greatest.clone() })

@@ -160,8 +160,11 @@ impl Search {
 
     async fn plan_unrecorded(&self, statement: &str) -> Result<LogicalPlan> {
         guard::check_text(statement)?;
-        let plan = self.context.state().create_logical_plan(statement).await;
-        let plan = plan.map_err(|error| query_error(error, Code::QueryInvalid))?;
+        let invalid = |error| query_error(error, Code::QueryInvalid);
+        let state = self.context.state();
+        let statement = state.sql_to_statement(statement, &state.config_options().sql_parser.dialect).map_err(invalid)?;
+        guard::check_kind(&statement)?;
+        let plan = state.statement_to_plan(statement).await.map_err(invalid)?;
         guard::check(&plan)?;
         Ok(plan)
     }

@@ -228,11 +228,17 @@ fn statistics(schema: &Schema, file: &DataFile) -> Result<Statistics> {
             let value = values.get(field.name()).and_then(|value| scalar(field, value, is_max));
             value.map_or(Precision::Absent, Precision::Exact)
         };
+        let (min, max) = (bound(&delta.min_values, false), bound(&delta.max_values, true));
         let nulls = delta.null_count.get(field.name()).and_then(serde_json::Value::as_u64);
+        let nulls = nulls.and_then(|n| usize::try_from(n).ok()).map_or(Precision::Absent, Precision::Exact);
+        // DataFusion 55.2 puts the one value of a column into the filter in the column's place, and a filter whose columns all
+        // went that way drops no row. It does so only where it is certain how many nulls there are.
+        let is_constant = nulls == statistics.num_rows || (min == max && min != Precision::Absent);
+        let null_count = if is_constant { nulls.to_inexact() } else { nulls };
         *column = ColumnStatistics {
-            null_count: nulls.and_then(|n| usize::try_from(n).ok()).map_or(Precision::Absent, Precision::Exact),
-            min_value: bound(&delta.min_values, false),
-            max_value: bound(&delta.max_values, true),
+            null_count,
+            min_value: min,
+            max_value: max,
             ..ColumnStatistics::new_unknown()
         };
     }
