@@ -162,7 +162,8 @@ impl Search {
         guard::check_text(statement)?;
         let invalid = |error| query_error(error, Code::QueryInvalid);
         let state = self.context.state();
-        let statement = state.sql_to_statement(statement, &state.config_options().sql_parser.dialect).map_err(invalid)?;
+        let statement =
+            state.sql_to_statement(statement, &state.config_options().sql_parser.dialect).map_err(invalid)?;
         guard::check_kind(&statement)?;
         let plan = state.statement_to_plan(statement).await.map_err(invalid)?;
         guard::check(&plan)?;

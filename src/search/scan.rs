@@ -235,12 +235,7 @@ fn statistics(schema: &Schema, file: &DataFile) -> Result<Statistics> {
         // went that way drops no row. It does so only where it is certain how many nulls there are.
         let is_constant = nulls == statistics.num_rows || (min == max && min != Precision::Absent);
         let null_count = if is_constant { nulls.to_inexact() } else { nulls };
-        *column = ColumnStatistics {
-            null_count,
-            min_value: min,
-            max_value: max,
-            ..ColumnStatistics::new_unknown()
-        };
+        *column = ColumnStatistics { null_count, min_value: min, max_value: max, ..ColumnStatistics::new_unknown() };
     }
     Ok(statistics)
 }

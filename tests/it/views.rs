@@ -287,9 +287,11 @@ async fn a_list_of_hashes_has_those_that_are_not_hidden() {
         let policy = Policy { hidden_columns: vec![hidden.to_owned()], connections: None };
         let asker = Asker { policy: Arc::new(policy), ..Asker::local("test".to_owned(), Surface::Shell) };
         let search = engine.search(&asker).await.unwrap();
-        let statement = "SELECT related['hash'] AS hashes FROM ecs_email WHERE related['hash'] IS NOT NULL";
+        let statement = "SELECT related['hash'] AS hashes FROM ecs_email WHERE related['hash'] IS NOT NULL \
+                         ORDER BY related['hash'][1]";
         let hashes = search.sql(statement).await.unwrap().objects().await.unwrap();
-        let statement = format!("SELECT make_array({kept}) AS hashes FROM file_events WHERE {kept} IS NOT NULL");
+        let statement =
+            format!("SELECT make_array({kept}) AS hashes FROM file_events WHERE {kept} IS NOT NULL ORDER BY {kept}");
         let expected = search.sql(&statement).await.unwrap().objects().await.unwrap();
         assert!(!expected.is_empty());
         assert_eq!(hashes, expected, "without {hidden}");
