@@ -1,8 +1,9 @@
 //! Both digests of many attachments on one core: side by side as a run takes them, against OpenSSL and against the crates
 //! `md-5` and `sha2`, which take one digest after the other.
 //!
-//! See `benches/README.md`. The peer is OpenSSL in a process of its own (`benches/openssl_peer.py`), and all take turns. Times
-//! are CPU times: what else the machine does at the same time is no part of what a core can hash.
+//! See `benches/README.md`. The peers are OpenSSL (`benches/openssl_peer.py`) and, where it is installed, rclone
+//! (`benches/rclone_peer.py`) in processes of their own, and all take turns. Times are CPU times: what else the machine does at
+//! the same time is no part of what a core can hash.
 
 mod support;
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use md5::{Digest as _, Md5};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::Sha256;
 use support::peer::Python;
 use support::{machine, number, spread, table};
@@ -35,24 +36,24 @@ fn main() {
     let rounds = number("WAYBILL_BENCH_ROUNDS", 5);
     let scratch = tempfile::tempdir().expect("a scratch directory");
     let attachments = attachments();
-    let mut peer = Peer::start(&attachments, &scratch.path().join("attachments"));
+    let mut peers = Peers::start(&attachments, scratch.path());
     let pool = |choice| (choice, Arc::new(HashPool::with(1, choice).expect("a thread")));
     let pools: Vec<_> = Instructions::all().into_iter().map(pool).collect();
     // The first one is the largest, so that a stream alone is a long one.
     for (title, count) in [("64 attachments of mixed sizes", ATTACHMENTS), ("one attachment", 1)] {
-        measure(title, &attachments[..count], rounds, &pools, &mut peer);
+        measure(title, &attachments[..count], rounds, &pools, &mut peers);
     }
 }
 
 type Pool = (Instructions, Arc<HashPool>);
 
-fn measure(title: &str, attachments: &[Bytes], rounds: usize, pools: &[Pool], peer: &mut Peer) {
+fn measure(title: &str, attachments: &[Bytes], rounds: usize, pools: &[Pool], peers: &mut Peers) {
     let bytes: usize = attachments.iter().map(Bytes::len).sum();
     let speed = |time: Duration| bytes as f64 / time.as_secs_f64() / 1e9;
     let mut ours = vec![Vec::new(); pools.len()];
-    let (mut crates, mut openssl) = (Vec::new(), Vec::new());
+    let (mut crates, mut openssl, mut rclone) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=rounds {
-        let (time, expected) = peer.hash(attachments.len());
+        let (time, expected) = peers.openssl.hash(attachments.len());
         let take = |speeds: &mut Vec<f64>, (time, pairs): (Duration, Vec<Pair>)| {
             assert!(pairs == expected, "the digests are not those of OpenSSL");
             // The first round warms all.
@@ -62,6 +63,9 @@ fn measure(title: &str, attachments: &[Bytes], rounds: usize, pools: &[Pool], pe
         };
         take(&mut openssl, (time, expected.clone()));
         take(&mut crates, in_turn(attachments));
+        if let Some(peer) = &mut peers.rclone {
+            take(&mut rclone, peer.hash(attachments.len()));
+        }
         for (speeds, (_, pool)) in ours.iter_mut().zip(pools) {
             take(speeds, side_by_side(pool, attachments));
         }
@@ -74,7 +78,10 @@ fn measure(title: &str, attachments: &[Bytes], rounds: usize, pools: &[Pool], pe
     let names = pools.iter().map(|(instructions, _)| format!("waybill: {}", instructions.name()));
     lines.extend(names.zip(&ours).map(|(name, speeds)| row(name, speeds)));
     lines.push(row("crates md-5, sha2 in turn".to_owned(), &crates));
-    lines.push(row(format!("{} in turn", peer.version), &openssl));
+    lines.push(row(format!("{} in turn", peers.openssl.version), &openssl));
+    if let Some(peer) = &peers.rclone {
+        lines.push(row(format!("{} hashsum --download, twice", peer.version), &rclone));
+    }
     table(&format!("{title}, {} MB, on one core; {}", bytes >> 20, machine()), &lines);
 }
 
@@ -157,20 +164,41 @@ fn cpu() -> Duration {
     Duration::from_nanos(threads.map(nanoseconds).sum())
 }
 
-/// OpenSSL in a process of its own.
+/// Other people's programs, each in a process of its own.
+struct Peers {
+    openssl: Peer,
+    rclone: Option<Peer>,
+}
+
+impl Peers {
+    /// Starts them and lets them read the attachments from files.
+    fn start(attachments: &[Bytes], scratch: &Path) -> Self {
+        let (file, folder) = (scratch.join("attachments"), scratch.join("files"));
+        std::fs::write(&file, attachments.concat()).expect("room for the attachments");
+        std::fs::create_dir(&folder).expect("a folder for the attachments");
+        for (number, attachment) in attachments.iter().enumerate() {
+            std::fs::write(folder.join(format!("{number:02}")), attachment).expect("room for an attachment");
+        }
+        let sizes: Vec<usize> = attachments.iter().map(Bytes::len).collect();
+        let openssl = Peer::start("openssl_peer.py", &json!({ "file": file, "sizes": sizes }));
+        Self {
+            openssl: openssl.expect("Python has OpenSSL"),
+            rclone: Peer::start("rclone_peer.py", &json!({ "folder": folder })),
+        }
+    }
+}
+
 struct Peer {
     python: Python,
     version: String,
 }
 
 impl Peer {
-    /// Starts it and lets it read the attachments from a file.
-    fn start(attachments: &[Bytes], file: &Path) -> Self {
-        std::fs::write(file, attachments.concat()).expect("room for the attachments");
-        let mut python = Python::start("openssl_peer.py", &[]);
-        let sizes: Vec<usize> = attachments.iter().map(Bytes::len).collect();
-        let told = python.ask(&json!({ "file": file, "sizes": sizes }));
-        Self { python, version: told["version"].as_str().expect("it tells its version").to_owned() }
+    /// Starts one; nothing when what it drives is not installed.
+    fn start(script: &str, told: &Value) -> Option<Self> {
+        let mut python = Python::start(script, &[]);
+        let version = python.ask(told)["version"].as_str()?.to_owned();
+        Some(Self { python, version })
     }
 
     /// Hashes the first so many attachments.

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use md5::Md5;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use support::{Ran, Spread, Tenant, encoded, is_full, json, machine, number, own_cpu, spread, table};
+use support::peer::Python;
+use support::{Ran, Spread, Tenant, encoded, is_full, json as body, machine, number, own_cpu, spread, table};
 use waybill::digest::Hasher;
 
 /// What the program uses too.
@@ -41,6 +42,28 @@ struct Repetition {
     asked_hashed: Asked,
     ran: Ran,
     ran_tenant: Duration,
+    job: Job,
+}
+
+/// What the job in Python needed.
+struct Job {
+    wall: Duration,
+    cpu: Duration,
+}
+
+impl Job {
+    /// Lets it do what a run does, without what makes a run one that can be trusted (`benches/asyncio_job.py`).
+    fn run(python: &mut Python, tenant: &Tenant, attachments: usize) -> Self {
+        let scratch = tempfile::tempdir().expect("a scratch directory");
+        let names = ["login", "graph", "activity", "tenant_id", "client_id", "client_secret"];
+        let mut told: serde_json::Map<String, Value> =
+            names.iter().map(|name| ((*name).to_owned(), json!(tenant.told(name)))).collect();
+        told.insert("folder".to_owned(), json!(scratch.path().join("table")));
+        let told = python.ask(&Value::Object(told));
+        assert_eq!(told["attachments"], json!(attachments), "{told}");
+        let seconds = |name: &str| Duration::from_secs_f64(told[name].as_f64().expect("it tells its times"));
+        Self { wall: seconds("seconds"), cpu: seconds("cpu") }
+    }
 }
 
 fn main() {
@@ -52,6 +75,7 @@ fn main() {
     ];
     let before = machine();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let mut python = Python::start("asyncio_job.py", &[]);
 
     let empty = Tenant::start(&format!("users={USERS},messages=0,days=1,seed=1"), &[]);
     let fixed: Vec<Ran> = (0..times).map(|_| empty.run()).collect();
@@ -70,12 +94,15 @@ fn main() {
         "of the lower limit",
         "load generator that hashes, 1/s",
         "run : it",
+        "job in Python, 1/s",
+        "run : job",
     ])];
     let mut costs = vec![row(&[
         "CPU per attachment",
         "run, µs",
         "load generator, µs",
         "one that hashes, µs",
+        "job in Python, µs",
         "tenant under run, µs",
         "under generator, µs",
     ])];
@@ -96,7 +123,8 @@ fn main() {
             assert_eq!(ran.count("events"), messages as u64, "{}", ran.report);
             assert_eq!(ran.count("bytes_hashed"), messages as u64 * size, "{}", ran.report);
             let asked_hashed = runtime.block_on(ask(&tenant, &targets, true));
-            repetitions.push(Repetition { asked, asked_hashed, ran, ran_tenant });
+            let job = Job::run(&mut python, &tenant, messages);
+            repetitions.push(Repetition { asked, asked_hashed, ran, ran_tenant, job });
         }
         let count = messages as f64;
         let one_core = spread(hashing.iter().map(|hashing| hashing.both)).median;
@@ -109,6 +137,9 @@ fn main() {
         let to_digests = of(&|one| count * size as f64 / net(&one.ran) / 1e6 / one_core);
         let hashed = of(&|one| count / one.asked_hashed.wall.as_secs_f64());
         let to_hashed = of(&|one| one.asked_hashed.wall.as_secs_f64() / net(&one.ran));
+        let job = of(&|one| count / one.job.wall.as_secs_f64());
+        // Both with what they need before and after, which the job's interpreter does not pay for.
+        let to_job = of(&|one| one.job.wall.as_secs_f64() / one.ran.wall.as_secs_f64());
         let share = to_asked.median.max(to_digests.median);
         rows.push(vec![
             name.to_owned(),
@@ -121,6 +152,8 @@ fn main() {
             format!("{:.0} %: {}", share * 100.0, if share >= GOAL { "reached" } else { "MISSED" }),
             hashed.text(0),
             to_hashed.text(2),
+            job.text(0),
+            to_job.text(2),
         ]);
         let each = |value: &dyn Fn(&Repetition) -> f64| of(&|one| value(one) / count * 1e6).text(0);
         costs.push(vec![
@@ -128,6 +161,7 @@ fn main() {
             each(&|one| one.ran.cpu.as_secs_f64() - fixed_cpu.median),
             each(&|one| one.asked.cpu.as_secs_f64()),
             each(&|one| one.asked_hashed.cpu.as_secs_f64()),
+            each(&|one| one.job.cpu.as_secs_f64()),
             each(&|one| one.ran_tenant.as_secs_f64()),
             each(&|one| one.asked.tenant.as_secs_f64()),
         ]);
@@ -229,7 +263,7 @@ impl Targets {
             let mut next =
                 Some(format!("{user}?$select=id,internetMessageId&$expand=attachments($select=id)&$top=100"));
             while let Some(url) = next {
-                let page = json(targets.get(&url).await).await;
+                let page = body(targets.get(&url).await).await;
                 for message in page["value"].as_array().expect("messages") {
                     targets.messages.push(Target::of(&user, message));
                 }
