@@ -68,8 +68,11 @@ fn main() {
     peer.table(TableName::FileEvents, &files);
     let engine = runtime.block_on(async { Engine::new(lake.clone(), Clock::default()) }).expect("an engine");
 
-    let mut lines =
-        vec![["query", "rows", "waybill ms", "duckdb ms", "waybill / duckdb", "cpu"].map(str::to_owned).to_vec()];
+    let mut sail = (number("WAYBILL_BENCH_SAIL", 0) > 0).then(|| Sail::start(&folder));
+
+    let head = ["query", "rows", "waybill ms", "duckdb ms", "waybill / duckdb", "cpu"].into_iter();
+    let mut lines = vec![head.chain(sail.iter().map(|_| "sail ms")).map(str::to_owned).collect::<Vec<_>>()];
+    let mut medians = Vec::new();
     for (name, statement) in questions(rows) {
         for table in [TableName::Gaps, TableName::Searches] {
             if statement.contains(&format!("FROM {table}")) {
@@ -107,16 +110,26 @@ fn main() {
             lines.push(vec![name, answer.to_string(), String::new(), String::new(), why]);
             continue;
         }
-        let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(own, other)| own / other).collect();
-        lines.push(vec![
+        let ratios = spread(ours.iter().zip(&theirs).map(|(own, other)| own / other));
+        medians.push(ratios.median);
+        let line = vec![
             name,
             answer.to_string(),
             spread(ours).text(1),
             spread(theirs).text(1),
-            spread(ratios).text(2),
+            ratios.text(2),
             format!("{:.2}", cpu[0].as_secs_f64() / cpu[1].as_secs_f64()),
-        ]);
+        ];
+        lines.push(line.into_iter().chain(sail.as_mut().map(|sail| sail.ask(&statement))).collect());
     }
+    let mean = (medians.iter().map(|ratio| ratio.ln()).sum::<f64>() / medians.len() as f64).exp();
+    lines.push(vec![
+        format!("geometric mean of {}", medians.len()),
+        String::new(),
+        String::new(),
+        String::new(),
+        format!("{mean:.2}"),
+    ]);
     let title = format!("{rows} rows, {} files, {} MB; {}", files.len(), bytes >> 20, machine());
     table(&title, &lines);
 }
@@ -209,6 +222,29 @@ impl Peer {
                 let rows = told["rows"].as_u64().expect("it counts rows");
                 Ok((seconds("seconds"), seconds("cpu"), usize::try_from(rows).expect("a count of rows")))
             }
+        }
+    }
+}
+
+/// Sail in processes of its own (`benches/sail_peer.py`), which reads the table's log itself.
+struct Sail(Python);
+
+impl Sail {
+    fn start(lake: &Path) -> Self {
+        let mut python = Python::start("sail_peer.py", &[]);
+        let folder = lake.join(TableName::FileEvents.as_str());
+        let told = python.ask(&json!({"table": TableName::FileEvents.as_str(), "folder": folder}));
+        assert!(told["error"].is_null(), "{told}");
+        Self(python)
+    }
+
+    /// The time of the second answer in milliseconds, or why there is none.
+    fn ask(&mut self, statement: &str) -> String {
+        self.0.ask(&json!({"statement": statement}));
+        let told = self.0.ask(&json!({"statement": statement}));
+        match told["seconds"].as_f64() {
+            Some(seconds) => format!("{:.0}", seconds * 1e3),
+            None => told["error"].as_str().unwrap_or_default().chars().take(30).collect(),
         }
     }
 }

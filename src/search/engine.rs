@@ -193,13 +193,8 @@ pub(super) fn state() -> SessionState {
         // Whether it helps to group rows before they are spread over the cores shows early: by a hash it never does.
         .set_usize("datafusion.execution.skip_partial_aggregation_probe_rows_threshold", limits::QUERY_PROBED_ROWS)
         .set_str("datafusion.execution.time_zone", "UTC");
-    // TEMPORARY
-    let tried = std::env::var("WAYBILL_TRY").unwrap_or_default();
     // What takes the types of the tables comes before the decision on types.
-    let mut analysis: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![];
-    if !tried.contains("noviews") {
-        analysis.push(Arc::new(TextsAsViews));
-    }
+    let mut analysis: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(TextsAsViews)];
     analysis.extend(Analyzer::new().rules);
     // DataFusion's own rules would see distinct counts first, and take some of them.
     let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(AggregatesOfTexts)];
