@@ -4,6 +4,9 @@
 
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
+pub(crate) mod counted;
+pub(crate) mod duckdb;
+pub(crate) mod events;
 pub(crate) mod peer;
 
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -201,6 +204,16 @@ fn stat(pid: u32) -> Option<(char, Duration)> {
 /// CPU time that this process used so far.
 pub(crate) fn own_cpu() -> Duration {
     stat(std::process::id()).map_or(Duration::ZERO, |(_, cpu)| cpu)
+}
+
+/// The same in nanoseconds, of the threads that are there.
+pub(crate) fn own_cpu_exactly() -> Duration {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let nanoseconds = threads.filter_map(|thread| {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanoseconds.sum())
 }
 
 fn peak(pid: u32) -> Option<u64> {

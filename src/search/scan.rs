@@ -14,9 +14,7 @@ use datafusion::common::pruning::PrunableStatistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, DFSchema, Result as PlanResult, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{
-    FileGroup, FileScanConfigBuilder, ParquetFileReaderFactory, ParquetSource,
-};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -28,7 +26,7 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion_datasource_parquet::CachedParquetFileReaderFactory;
 use serde::Deserialize;
 
-use super::bloom::Blooms;
+use super::bloom::{Blooms, Source};
 use crate::error::{Code, Result, ResultExt};
 use crate::lake::{DataFile, Table};
 
@@ -66,8 +64,12 @@ impl LakeTable {
                 column.max_value = Precision::Exact(day.clone());
             }
             bounds.push(Arc::new(certain(&statistics)));
-            let file = PartitionedFile::new(file.path.to_string(), file.size).with_partition_values(vec![day]);
-            partitioned.push(PartitionedFile { statistics: Some(Arc::new(statistics)), ..file });
+            let partition = PartitionedFile::new(file.path.to_string(), file.size).with_partition_values(vec![day]);
+            let partition = match &file.bloom_places {
+                Some(places) => partition.with_extension(places.clone()),
+                None => partition,
+            };
+            partitioned.push(PartitionedFile { statistics: Some(Arc::new(statistics)), ..partition });
         }
         blooms.retain(&partitioned);
         let columns = crate::event::schema::table(table.name()).columns.iter();
@@ -81,7 +83,7 @@ impl LakeTable {
         &self,
         state: &dyn Session,
         filters: &[Expr],
-        readers: &dyn ParquetFileReaderFactory,
+        from: Source<'_>,
     ) -> PlanResult<Vec<PartitionedFile>> {
         let Some(filter) = conjunction(filters.to_vec()) else { return Ok(self.files.clone()) };
         let schema = DFSchema::try_from(self.schema())?;
@@ -95,7 +97,7 @@ impl LakeTable {
             // A filter that says nothing about bounds keeps every file.
             Err(_) => self.files.clone(),
         };
-        self.blooms.may_hold(files, &filter, &self.bloom_columns, readers).await
+        self.blooms.may_hold(files, &filter, &self.bloom_columns, from).await
     }
 }
 
@@ -123,8 +125,9 @@ impl TableProvider for LakeTable {
     ) -> PlanResult<Arc<dyn ExecutionPlan>> {
         let store = state.runtime_env().object_store(&self.url)?;
         let metadata = state.runtime_env().cache_manager.get_file_metadata_cache();
-        let readers = Arc::new(CachedParquetFileReaderFactory::new(store, metadata));
-        let files = self.files_for(state, filters, readers.as_ref()).await?;
+        let readers = Arc::new(CachedParquetFileReaderFactory::new(Arc::clone(&store), metadata));
+        let from = Source { store: store.as_ref(), readers: readers.as_ref() };
+        let files = self.files_for(state, filters, from).await?;
         if files.is_empty() {
             let schema = match projection {
                 Some(columns) => Arc::new(self.schema().project(columns)?),
