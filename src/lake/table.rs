@@ -303,7 +303,9 @@ impl Table {
     ///
     /// An error leaves open whether the commit landed (its answer may have been lost): look the transaction up.
     pub(super) async fn try_commit(&mut self, actions: Vec<Action>, intent: Intent<'_>) -> Result<Attempt> {
-        try_commit(&self.delta, actions, intent).await.map_err(|error| self.error(error, "cannot commit to"))
+        // Maintenance does that; here it would list the whole log for each commit.
+        let tidies_log = false;
+        try_commit(&self.delta, actions, intent, tidies_log).await.map_err(|error| self.error(error, "cannot commit to"))
     }
 
     /// Writes a log checkpoint and removes log entries that are past their retention; returns how many were removed.
@@ -377,13 +379,18 @@ pub(super) fn connect(at: &Location, folder: Path, url: &Url) -> (DeltaTable, Ar
     (DeltaTable::new(log), store)
 }
 
-/// Tries to make `actions` the version that follows the loaded one; see [`Table::try_commit`].
+/// Tries to make `actions` the version that follows the loaded one; see [`Table::try_commit`]. `tidies_log` removes log entries
+/// that have expired, too.
 pub(super) async fn try_commit(
     delta: &DeltaTable,
     actions: Vec<Action>,
     intent: Intent<'_>,
+    tidies_log: bool,
 ) -> std::result::Result<Attempt, DeltaTableError> {
-    let mut properties = CommitProperties::default().with_max_retries(0).with_metadata(intent.metadata);
+    let mut properties = CommitProperties::default()
+        .with_max_retries(0)
+        .with_metadata(intent.metadata)
+        .with_cleanup_expired_logs(Some(tidies_log));
     for (application, version) in intent.transactions {
         properties = properties.with_application_transaction(Transaction::new(application, version));
     }

@@ -339,9 +339,71 @@ fn bytes(filters: &[Option<Sbbf>]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use datafusion::datasource::physical_plan::parquet::DefaultParquetFileReaderFactory;
+    use object_store::memory::InMemory;
     use proptest::prelude::*;
+    use serde_json::json;
+    use uuid::Uuid;
 
     use super::*;
+    use crate::event::FileEvent;
+    use crate::event::schema::TableName;
+    use crate::lake::{Commit, Lake};
+
+    fn event(number: u128) -> FileEvent {
+        let at = "2026-11-04T12:00:00Z";
+        let row = json!({
+            "event_id": Uuid::from_u128(number), "observed_at": at, "inserted_at": at, "hash_status": "hashed",
+            "sha256": format!("{number:064x}"), "md5": format!("{number:032x}"), "recipients": [], "recipient_domains": [],
+            "connection_id": "c", "connection_name": "C", "to_recipients": [], "cc_recipients": [], "bcc_recipients": [],
+            "file_category": "Document", "audit_record_ids": [], "run_id": "r",
+        });
+        serde_json::from_value(row).unwrap()
+    }
+
+    /// A file whose filters are larger than a block is worth.
+    async fn large_file() -> (Arc<dyn ObjectStore>, PartitionedFile) {
+        let lake = Lake::with_store("memory:///lake/", Arc::new(InMemory::new())).unwrap();
+        lake.create().await.unwrap();
+        let (mut writer, _) = lake.writer::<()>(Uuid::from_u128(1), Uuid::from_u128(2)).await.unwrap();
+        let rows = (0..8_000).map(event).collect();
+        writer.commit(Commit { rows, replaces: Vec::new(), outbox: Default::default(), state: () }).await.unwrap();
+        let table = lake.table(TableName::FileEvents).await.unwrap();
+        let file = table.files().await.unwrap().remove(0);
+        let places = file.bloom_places.unwrap();
+        (table.store(), PartitionedFile::new(file.path.to_string(), file.size).with_extension(places))
+    }
+
+    #[tokio::test]
+    async fn a_look_up_that_may_not_keep_a_filter_reads_a_block_of_it() {
+        let (store, file) = large_file().await;
+        let readers = DefaultParquetFileReaderFactory::new(Arc::clone(&store));
+        let from = Source { store: store.as_ref(), readers: &readers };
+        let blooms = Blooms::default();
+        let ask = async |values: &[String], allowed| {
+            let values = values.iter().map(|text| Value { text: text.clone(), trace: None }).collect();
+            let mut wanted = [Wanted { column: "md5", values }];
+            trace(&mut wanted, std::slice::from_ref(&file));
+            let allowance = Allowance(Mutex::new(allowed));
+            let found = blooms.row_groups(&file, &wanted[0], &from, &allowance).await.unwrap().unwrap();
+            (found, wanted[0].values[0].trace.is_some(), blooms.held().bytes)
+        };
+        let md5 = |number: u128| format!("{number:032x}");
+        for number in [0, 4_711, 7_999] {
+            assert_eq!(ask(&[md5(number)], 0).await, (vec![true], true, 0));
+        }
+        let absent: Vec<String> = (8_000..8_400).map(md5).collect();
+        let mut doubtful = 0;
+        for value in &absent {
+            doubtful += usize::from(ask(std::slice::from_ref(value), 0).await.0[0]);
+        }
+        assert!(doubtful < 20, "{doubtful} of 400 absent values seem to be there");
+        // Many values at once: the whole filter is read, and dropped where it may not be kept.
+        let (found, _, held) = ask(&[&absent[..], &[md5(9)]].concat(), 0).await;
+        assert_eq!((found, held), (vec![true], 0));
+        let (found, _, held) = ask(&[md5(9)], u64::MAX).await;
+        assert_eq!((found, held), (vec![true], 16 * 1024));
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
