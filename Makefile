@@ -20,8 +20,8 @@ lint: ## Format, clippy with warnings as errors, spelling where `typos` is insta
 	cargo clippy --locked --all-targets -- -D warnings
 	@if command -v typos >/dev/null; then typos; else echo 'lint: spelling not checked, typos is not installed'; fi
 
-bench: ## Digests against OpenSSL, the run against this machine's limits, the search against DuckDB (release build, takes a while)
-	cargo bench --locked --bench digests --bench records --bench limits --bench memory --bench queries
+bench: ## Digests against OpenSSL, the run against this machine's limits, the search against DuckDB, the lake as it grows (release build, takes a while)
+	cargo bench --locked --bench digests --bench records --bench limits --bench memory --bench queries --bench analysts --bench growth
 
 fmt: ## Formats the code
 	cargo fmt

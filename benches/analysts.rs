@@ -4,10 +4,21 @@
 
 mod support;
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
-use support::events::{address, hash};
+use support::events::{Events, address, hash};
 use support::peer::Python;
 use support::{Server, machine, number, spread, table};
+use waybill::lake::Lake;
+
+/// The program's own, for making the lake.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Days of the lake, and rows of a commit: the same as those of `queries`, so that one lake serves both.
+const DAYS: usize = 90;
+const ROWS_AT_ONCE: usize = 190_000;
 
 /// Look-ups for each scan.
 const LOOK_UPS: usize = 4;
@@ -19,7 +30,14 @@ fn main() {
     let rows = number("WAYBILL_BENCH_ROWS", 1_000_000);
     let clients = number("WAYBILL_BENCH_CLIENTS", 32);
     let seconds = number("WAYBILL_BENCH_SECONDS", 20);
-    let (folder, _scratch) = support::events::lake(rows);
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let kept = std::env::var_os("WAYBILL_BENCH_LAKE").map(PathBuf::from);
+    let folder = kept.unwrap_or_else(|| scratch.path().to_owned()).join(format!("lake-{rows}"));
+    if !folder.exists() {
+        let lake = Lake::at(folder.to_str().expect("a path in UTF-8")).expect("a path is a lake");
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(Events { rows, days: DAYS }.fill(&lake, ROWS_AT_ONCE, 2));
+    }
     let statements: Vec<(&str, String)> = (0..QUESTIONS).map(|place| question(place, rows)).collect();
     let server = Server::start(&folder);
     let mut peer = Python::start("analysts_peer.py", &[]);
@@ -59,13 +77,25 @@ fn question(place: usize, rows: usize) -> (&'static str, String) {
             ];
             ("scan", scan[place / (LOOK_UPS + 1) % scan.len()].to_owned())
         }
-        1 => ("look-up", format!("SELECT observed_at, sender, recipients FROM file_events WHERE md5 = '{}'", hash(row, 32))),
+        1 => (
+            "look-up",
+            format!("SELECT observed_at, sender, recipients FROM file_events WHERE md5 = '{}'", hash(row, 32)),
+        ),
         2 => (
             "look-up",
-            format!("SELECT observed_at, file_name FROM file_events WHERE sender = '{}' ORDER BY observed_at DESC LIMIT 50", address(place)),
+            format!(
+                "SELECT observed_at, file_name FROM file_events WHERE sender = '{}' ORDER BY observed_at DESC LIMIT 50",
+                address(place)
+            ),
         ),
-        3 => ("look-up", "SELECT observed_at, sender, file_name FROM file_events ORDER BY observed_at DESC LIMIT 100".to_owned()),
-        _ => ("look-up", format!("SELECT observed_at, sender, recipients FROM file_events WHERE sha256 = '{}'", hash(row, 64))),
+        3 => (
+            "look-up",
+            "SELECT observed_at, sender, file_name FROM file_events ORDER BY observed_at DESC LIMIT 100".to_owned(),
+        ),
+        _ => (
+            "look-up",
+            format!("SELECT observed_at, sender, recipients FROM file_events WHERE sha256 = '{}'", hash(row, 64)),
+        ),
     }
 }
 

@@ -8,15 +8,14 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, NaiveDate, Utc};
-use serde_json::{Value, json};
+use serde_json::json;
+use support::duckdb::DuckDb;
+use support::events::{Events, address, data_files, hash};
 use support::peer::Python;
 use support::{machine, number, own_cpu_exactly, spread, table};
-use uuid::Uuid;
 use waybill::clock::Clock;
 use waybill::event::schema::TableName;
-use waybill::event::{FileEvent, HashStatus};
-use waybill::lake::{Commit, Lake, Maintenance};
+use waybill::lake::Lake;
 use waybill::search::{Asker, Engine, Surface};
 
 /// The program's own.
@@ -60,11 +59,11 @@ fn main() {
     let folder = kept.unwrap_or_else(|| scratch.path().to_owned()).join(format!("lake-{rows}"));
     let lake = Lake::at(folder.to_str().expect("a path in UTF-8")).expect("a path is a lake");
     if !folder.exists() {
-        runtime.block_on(fill(&lake, rows));
+        runtime.block_on(Events { rows, days: DAYS }.fill(&lake, ROWS_AT_ONCE, 2));
     }
-    let files = runtime.block_on(files(&lake, &folder, TableName::FileEvents));
+    let files = runtime.block_on(data_files(&lake, &folder, TableName::FileEvents));
     let bytes: u64 = files.iter().filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).sum();
-    let mut peer = Peer::start();
+    let mut peer = DuckDb::start();
     peer.table(TableName::FileEvents, &files);
     let engine = runtime.block_on(async { Engine::new(lake.clone(), Clock::default()) }).expect("an engine");
 
@@ -77,7 +76,7 @@ fn main() {
         for table in [TableName::Gaps, TableName::Searches] {
             if statement.contains(&format!("FROM {table}")) {
                 runtime.block_on(engine.close()).expect("the searches until now are written");
-                peer.table(table, &runtime.block_on(self::files(&lake, &folder, table)));
+                peer.table(table, &runtime.block_on(data_files(&lake, &folder, table)));
             }
         }
         let mut ours = Vec::new();
@@ -138,7 +137,7 @@ fn main() {
 fn questions(rows: usize) -> Vec<(String, String)> {
     let value = |index: usize| hash(index % rows, 64);
     let hashes: Vec<String> = (0..20).map(|index| format!("'{}'", value(index * 7919))).collect();
-    let day = |back: usize| first_day() + chrono::Days::new((DAYS - back) as u64);
+    let day = |back: usize| Events { rows, days: DAYS }.first_day() + chrono::Days::new((DAYS - back) as u64);
     let fill = |text: &str| {
         text.replace("{sha256}", &value(rows / 2))
             .replace("{hashes}", &hashes.join(", "))
@@ -181,51 +180,6 @@ async fn ask(engine: &Engine, statement: &str) -> (Duration, usize) {
     (began.elapsed(), batches.iter().map(arrow::array::RecordBatch::num_rows).sum())
 }
 
-/// The data files of a table's present version.
-async fn files(lake: &Lake, folder: &Path, table: TableName) -> Vec<PathBuf> {
-    let Some(opened) = lake.table_if_there(table).await.expect("the lake can be read") else { return Vec::new() };
-    let files = opened.files().await.expect("the log can be read");
-    files.iter().map(|file| folder.join(table.as_str()).join(file.path.as_ref())).collect()
-}
-
-/// DuckDB in a process of its own (`benches/duckdb_peer.py`).
-struct Peer(Python);
-
-impl Peer {
-    fn start() -> Self {
-        let mut python = Python::start("duckdb_peer.py", &[]);
-        let free_mail = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/personal-mail-domains.txt");
-        let free_mail = std::fs::read_to_string(free_mail).expect("the list of domains is part of the repository");
-        let lines = free_mail.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-        let free_mail: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
-        let settings = std::env::var("WAYBILL_BENCH_DUCKDB").unwrap_or_default();
-        let settings: Vec<&str> = settings.split(';').filter(|setting| !setting.is_empty()).collect();
-        python.ask(&json!({"free_mail": free_mail, "settings": settings}));
-        Self(python)
-    }
-
-    fn table(&mut self, table: TableName, files: &[PathBuf]) {
-        let files: Vec<&str> = files.iter().filter_map(|path| path.to_str()).collect();
-        let columns = &waybill::event::schema::table(table).columns;
-        let columns: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-        let told = self.0.ask(&json!({"table": table.as_str(), "files": files, "columns": columns}));
-        assert!(told["error"].is_null(), "{told}");
-    }
-
-    /// Time, CPU time of all its threads, and rows.
-    fn ask(&mut self, statement: &str) -> Result<(Duration, Duration, usize), String> {
-        let told = self.0.ask(&json!({"statement": statement}));
-        match told["error"].as_str() {
-            Some(error) => Err(error.lines().next().unwrap_or_default().chars().take(60).collect()),
-            None => {
-                let seconds = |name| Duration::from_secs_f64(told[name].as_f64().expect("it tells its time"));
-                let rows = told["rows"].as_u64().expect("it counts rows");
-                Ok((seconds("seconds"), seconds("cpu"), usize::try_from(rows).expect("a count of rows")))
-            }
-        }
-    }
-}
-
 /// Sail in processes of its own (`benches/sail_peer.py`), which reads the table's log itself.
 struct Sail(Python);
 
@@ -247,136 +201,4 @@ impl Sail {
             None => told["error"].as_str().unwrap_or_default().chars().take(30).collect(),
         }
     }
-}
-
-/// The days that the cookbook asks for are among those that follow.
-fn first_day() -> NaiveDate {
-    NaiveDate::from_ymd_opt(2026, 8, 18).expect("a day")
-}
-
-/// Numbers that look random and are the same each time (SplitMix64, Steele et al. 2014).
-fn mixed(number: u64) -> u64 {
-    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-/// The hash of row `index`; every tenth file was sent before.
-fn hash(index: usize, digits: usize) -> String {
-    let file = if index % 10 == 9 { index / 2 } else { index } as u64;
-    let text: String = (0..4).map(|part| format!("{:016x}", mixed(file * 4 + part))).collect();
-    text[..digits].to_owned()
-}
-
-fn address(person: usize) -> String {
-    format!("person{person}@contoso.example")
-}
-
-/// Row `index` of `rows`: days in order, some people and partners write far more than others.
-fn event(index: usize, rows: usize) -> FileEvent {
-    const KINDS: [(&str, &str, &str); 8] = [
-        ("pdf", "Pdf", "application/pdf"),
-        ("docx", "Document", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
-        ("xlsx", "Spreadsheet", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
-        ("png", "Image", "image/png"),
-        ("jpg", "Image", "image/jpeg"),
-        ("zip", "Archive", "application/zip"),
-        ("csv", "Spreadsheet", "text/csv"),
-        ("py", "SourceCode", "text/x-python"),
-    ];
-    let random = |salt: u64| mixed(index as u64 * 31 + salt);
-    let skewed = |salt: u64, most: usize| {
-        let share = (random(salt) >> 11) as f64 / (1_u64 << 53) as f64;
-        ((share * share * share) * most as f64) as usize
-    };
-    let sender = address(skewed(1, 5_000));
-    let domain = match random(2) % 10 {
-        0..=4 => "contoso.example".to_owned(),
-        5 => ["gmail.com", "outlook.com", "gmx.de", "proton.me"][(random(3) % 4) as usize].to_owned(),
-        _ => format!("partner{}.example", skewed(4, 3_000)),
-    };
-    let recipients: Vec<String> =
-        (0..1 + random(5) % 3).map(|n| format!("to{}@{domain}", random(6 + n) % 500)).collect();
-    let (extension, category, mime) = KINDS[skewed(9, KINDS.len())];
-    let day = index * DAYS / rows;
-    let second = (index * DAYS % rows) * 86_400 / rows;
-    let start = first_day().and_hms_opt(0, 0, 0).expect("midnight").and_utc();
-    let observed_at: DateTime<Utc> =
-        start + chrono::Duration::days(day as i64) + chrono::Duration::seconds(second as i64);
-    let text = |text: String| Some(text);
-    FileEvent {
-        event_id: Uuid::from_u64_pair(random(20), random(21)).to_string(),
-        observed_at,
-        inserted_at: observed_at + chrono::Duration::minutes(70),
-        file_name: text(format!(
-            "{} {}.{extension}",
-            ["Report", "Offer", "Plan", "Invoice"][(random(10) % 4) as usize],
-            random(11) % 100_000
-        )),
-        file_extension: text(extension.to_owned()),
-        file_size_bytes: Some(1 << (8 + random(12) % 16)),
-        sha256: text(hash(index, 64)),
-        md5: text(hash(index, 32)),
-        hash_status: HashStatus::Hashed,
-        hash_error: None,
-        sender: text(sender.clone()),
-        from_address: text(sender.clone()),
-        recipient_domains: vec![domain],
-        to_recipients: recipients.clone(),
-        recipients,
-        cc_recipients: vec![],
-        bcc_recipients: vec![],
-        subject: text(format!("Re: project {} {}", random(13) % 1_000, random(14) % 100_000)),
-        internet_message_id: text(format!("<{:x}@contoso.example>", random(15))),
-        mailbox: text(sender.clone()),
-        connection_id: Uuid::from_u128(1).to_string(),
-        connection_name: "bench".to_owned(),
-        file_category: category.to_owned(),
-        mime_type: text(mime.to_owned()),
-        mime_type_by_bytes: text(mime.to_owned()),
-        mime_type_by_extension: text(mime.to_owned()),
-        attachment_kind: text("file".to_owned()),
-        is_inline: Some(random(16) % 5 == 0),
-        source_url: None,
-        attachment_id: text(format!("AAMk{:x}", random(17))),
-        store_size_bytes: Some(1 << 20),
-        file_path: None,
-        audit_record_ids: vec![Uuid::from_u64_pair(random(18), random(19)).to_string()],
-        audit_operation: text("Send".to_owned()),
-        actor: text(sender),
-        client_ip: text("192.0.2.1".to_owned()),
-        client_info: text("Client=OWA".to_owned()),
-        app_id: None,
-        tenant_id: text(Uuid::from_u128(2).to_string()),
-        mailbox_guid: text(Uuid::from_u128(3).to_string()),
-        content_blob_id: text(format!("{}", random(22))),
-        run_id: Uuid::from_u128(4).to_string(),
-    }
-}
-
-/// Commits the rows as runs do, a few commits a day, and merges them as maintenance does.
-async fn fill(lake: &Lake, rows: usize) {
-    lake.create().await.expect("the lake is made");
-    let (mut writer, _) = lake.writer::<Value>(Uuid::from_u128(1), Uuid::from_u128(4)).await.expect("a writer");
-    // The first row of each commit: it ends with its day, so that each touches one.
-    let starts = (0..DAYS).flat_map(|day| {
-        let (first, next) = ((day * rows).div_ceil(DAYS), ((day + 1) * rows).div_ceil(DAYS));
-        (first..next).step_by(ROWS_AT_ONCE.min((next - first).div_ceil(2)).max(1))
-    });
-    let mut starts: Vec<usize> = starts.collect();
-    starts.push(rows);
-    let make = |from: usize, to: usize| {
-        tokio::task::spawn_blocking(move || (from..to).map(|index| event(index, rows)).collect::<Vec<_>>())
-    };
-    let mut next = make(starts[0], starts[1]);
-    for (place, _) in starts.iter().enumerate().skip(1) {
-        let rows = next.await.expect("rows are made");
-        // The next rows are made while these are committed.
-        next = make(starts[place], starts.get(place + 1).copied().unwrap_or(starts[place]));
-        let commit = Commit { rows, replaces: Vec::new(), outbox: Default::default(), state: json!({}) };
-        writer.commit(commit).await.expect("the commit lands");
-    }
-    let maintenance = Maintenance { vacuum_after: Some(chrono::Duration::zero()), ..Maintenance::default() };
-    lake.maintain(&[Uuid::from_u128(1)], maintenance).await.expect("the lake is maintained");
 }

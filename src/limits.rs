@@ -347,7 +347,14 @@ pub const CONSOLE_HOLDERS: usize = 200;
 /// Bytes of bloom filters that are kept between queries: two for each row and looked-up column, so 60 million rows.
 pub const BLOOMS_BYTES: usize = 128 * 1024 * 1024;
 
-/// Files whose bloom filters are read at once, when a look-up asks for them for the first time.
+/// Bytes of bloom filters that one look-up reads in order to keep them. So the first one in a large lake stays quick, and the
+/// sixteenth finds [`BLOOMS_BYTES`] of them.
+pub const BLOOMS_READ_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Bytes of a bloom filter that are read in the time of one block of it: a request more, on this machine or to a storage.
+pub const BLOOM_BLOCK_COST_BYTES: u64 = 8 * 1024;
+
+/// Files whose bloom filters are asked at once.
 pub const BLOOMS_AT_ONCE: usize = 32;
 
 /// Filters of one search, as the replaced product has it: "criteria in one query".

@@ -4,6 +4,9 @@
 
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
+pub(crate) mod counted;
+pub(crate) mod duckdb;
+pub(crate) mod events;
 pub(crate) mod peer;
 
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -113,6 +116,40 @@ impl Tenant {
         let mut command = waybill(self, &lake);
         command.args(["run", "--connection", "bench", "--output", "json"]);
         watch(command, scratch.path())
+    }
+}
+
+/// `waybill serve` with its Postgres port, in a process of its own.
+pub(crate) struct Server {
+    child: Child,
+    /// Where it listens, on this machine.
+    pub(crate) port: u16,
+}
+
+impl Server {
+    /// Starts one over a lake and waits until it listens.
+    pub(crate) fn start(lake: &Path) -> Self {
+        let mut command = Command::new(WAYBILL);
+        command.arg("--lake").arg(lake).args(["serve", "--postgres", "127.0.0.1:0"]);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the program was built");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("the server says where it listens");
+        let told: Value = serde_json::from_str(&line).expect("the server's line is JSON");
+        let address = told["postgres"].as_str().and_then(|address| url::Url::parse(address).ok());
+        Self { child, port: address.and_then(|address| address.port()).expect("an address with a port") }
+    }
+
+    /// The most memory that it ever held, as the kernel counts it.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        peak(self.child.id()).unwrap_or(0)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 

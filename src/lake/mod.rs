@@ -6,6 +6,7 @@
 //!
 //! May use: `event`, and the base. Knows nothing of Microsoft, of what a run's state says, or of SQL.
 
+mod blooms;
 mod checkpoint;
 mod commit;
 mod delivery;
@@ -26,6 +27,7 @@ use serde::de::DeserializeOwned;
 use url::Url;
 use uuid::Uuid;
 
+pub use self::blooms::BloomPlaces;
 pub use self::checkpoint::{Checkpoint, Outbox};
 pub use self::commit::{Commit, Committed, Writer};
 pub use self::delivery::{Delivered, Delivery};

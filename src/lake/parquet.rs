@@ -15,6 +15,9 @@ const ROW_GROUP_ROWS: usize = 64 * 1024;
 /// Rows per page: the unit that the page index lets a reader skip.
 const PAGE_ROWS: usize = 4 * 1024;
 
+/// Bytes at the end of a file in which its footer is expected: one request instead of two.
+pub(super) const FOOTER_BYTES: usize = 64 * 1024;
+
 /// False positives of a bloom filter: 1 % costs 10 bits a value.
 const BLOOM_FALSE_POSITIVES: f64 = 0.01;
 

@@ -22,9 +22,10 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
+use parquet::arrow::async_reader::{AsyncFileReader as _, ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
 use url::Url;
 
+use super::blooms::BloomPlaces;
 use super::store::{Location, cause_in_store};
 use super::{parquet as files, paths};
 use crate::error::{Code, Error, Result, ResultExt};
@@ -51,6 +52,8 @@ pub struct DataFile {
     pub date: Option<NaiveDate>,
     /// Delta's statistics as JSON: `numRecords`, `minValues`, `maxValues`, `nullCount`.
     pub stats: Option<String>,
+    /// Where its bloom filters are; nothing for a file that an older Waybill or somebody else wrote.
+    pub bloom_places: Option<BloomPlaces>,
     pub(super) remove: deltalake_core::kernel::Remove,
 }
 
@@ -213,12 +216,18 @@ impl Table {
             .try_filter_map(|view| {
                 let values = view.partition_values_map();
                 let date = partition.and_then(|column| values.get(column)?.as_deref()?.parse().ok());
-                let file = is_wanted(date).then(|| DataFile {
-                    path: view.object_store_path(),
-                    size: u64::try_from(view.size()).unwrap_or_default(),
-                    date,
-                    stats: view.stats(),
-                    remove: view.remove_action(true),
+                let file = is_wanted(date).then(|| {
+                    #[expect(deprecated, reason = "nothing else gives a file's tags")]
+                    let add = view.add_action();
+                    let size = u64::try_from(add.size).unwrap_or_default();
+                    DataFile {
+                        path: view.object_store_path(),
+                        size,
+                        date,
+                        bloom_places: BloomPlaces::of_tags(add.tags.as_ref(), size),
+                        stats: add.stats,
+                        remove: view.remove_action(true),
+                    }
                 });
                 std::future::ready(Ok(file))
             })
@@ -242,7 +251,28 @@ impl Table {
         for batch in &batches {
             writer.write(batch).await.map_err(|error| self.error(error, "cannot write to"))?;
         }
-        writer.close().await.map_err(|error| self.error(error, "cannot write to"))
+        let mut adds = writer.close().await.map_err(|error| self.error(error, "cannot write to"))?;
+        if self.definition().columns.iter().any(|column| column.bloom) {
+            for add in &mut adds {
+                self.tag(add).await?;
+            }
+        }
+        Ok(adds)
+    }
+
+    /// Notes in the log where the bloom filters of a new file are. The writer does not tell, so its footer is read.
+    async fn tag(&self, add: &mut Add) -> Result<()> {
+        let size = u64::try_from(add.size).unwrap_or_default();
+        let path = Path::parse(&add.path).unwrap_or_else(|_| Path::from(add.path.as_str()));
+        let reader = FileReader::new(Arc::clone(&self.store), path).with_file_size(size);
+        let metadata = reader.with_footer_size_hint(files::FOOTER_BYTES).get_metadata(None).await.map_err(|error| {
+            let code = cause_in_store(&error).unwrap_or(Code::LakeDamaged);
+            let doing = format!("cannot read the footer of `{}` of the table `{}`", add.path, self.name);
+            Error::new(code, format!("{doing}: {error}")).caused_by(error)
+        })?;
+        let tag = BloomPlaces::of(self.definition(), size, &metadata).tag();
+        add.tags.get_or_insert_default().extend(tag);
+        Ok(())
     }
 
     /// A writer for about `rows` rows.
@@ -281,7 +311,11 @@ impl Table {
     ///
     /// An error leaves open whether the commit landed (its answer may have been lost): look the transaction up.
     pub(super) async fn try_commit(&mut self, actions: Vec<Action>, intent: Intent<'_>) -> Result<Attempt> {
-        try_commit(&self.delta, actions, intent).await.map_err(|error| self.error(error, "cannot commit to"))
+        // Maintenance does that; here it would list the whole log for each commit.
+        let tidies_log = false;
+        try_commit(&self.delta, actions, intent, tidies_log)
+            .await
+            .map_err(|error| self.error(error, "cannot commit to"))
     }
 
     /// Writes a log checkpoint and removes log entries that are past their retention; returns how many were removed.
@@ -355,13 +389,18 @@ pub(super) fn connect(at: &Location, folder: Path, url: &Url) -> (DeltaTable, Ar
     (DeltaTable::new(log), store)
 }
 
-/// Tries to make `actions` the version that follows the loaded one; see [`Table::try_commit`].
+/// Tries to make `actions` the version that follows the loaded one; see [`Table::try_commit`]. `tidies_log` removes log entries
+/// that have expired, too.
 pub(super) async fn try_commit(
     delta: &DeltaTable,
     actions: Vec<Action>,
     intent: Intent<'_>,
+    tidies_log: bool,
 ) -> std::result::Result<Attempt, DeltaTableError> {
-    let mut properties = CommitProperties::default().with_max_retries(0).with_metadata(intent.metadata);
+    let mut properties = CommitProperties::default()
+        .with_max_retries(0)
+        .with_metadata(intent.metadata)
+        .with_cleanup_expired_logs(Some(tidies_log));
     for (application, version) in intent.transactions {
         properties = properties.with_application_transaction(Transaction::new(application, version));
     }

@@ -14,9 +14,7 @@ use datafusion::common::pruning::PrunableStatistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, DFSchema, Result as PlanResult, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{
-    FileGroup, FileScanConfigBuilder, ParquetFileReaderFactory, ParquetSource,
-};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -29,7 +27,7 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion_datasource_parquet::CachedParquetFileReaderFactory;
 use serde::Deserialize;
 
-use super::bloom::Blooms;
+use super::bloom::{Blooms, Source};
 use super::lists;
 use crate::error::{Code, Result, ResultExt};
 use crate::lake::{DataFile, Table};
@@ -69,8 +67,12 @@ impl LakeTable {
                 column.max_value = Precision::Exact(day.clone());
                 column.null_count = Precision::Exact(0);
             }
-            let file = PartitionedFile::new(file.path.to_string(), file.size).with_partition_values(vec![day]);
-            partitioned.push(PartitionedFile { statistics: Some(Arc::new(statistics)), ..file });
+            let partition = PartitionedFile::new(file.path.to_string(), file.size).with_partition_values(vec![day]);
+            let partition = match &file.bloom_places {
+                Some(places) => partition.with_extension(places.clone()),
+                None => partition,
+            };
+            partitioned.push(PartitionedFile { statistics: Some(Arc::new(statistics)), ..partition });
         }
         blooms.retain(&partitioned);
         let columns = crate::event::schema::table(table.name()).columns.iter();
@@ -105,7 +107,7 @@ impl LakeTable {
         &self,
         state: &dyn Session,
         filters: &[Expr],
-        readers: &dyn ParquetFileReaderFactory,
+        from: Source<'_>,
     ) -> PlanResult<Vec<PartitionedFile>> {
         let Some(filter) = conjunction(filters.to_vec()) else { return Ok(self.files.to_vec()) };
         let schema = DFSchema::try_from(self.schema())?;
@@ -120,7 +122,7 @@ impl LakeTable {
             // A filter that says nothing about bounds keeps every file.
             Err(_) => self.files.to_vec(),
         };
-        self.blooms.may_hold(files, &filter, &self.bloom_columns, readers).await
+        self.blooms.may_hold(files, &filter, &self.bloom_columns, from).await
     }
 }
 
@@ -164,8 +166,9 @@ impl TableProvider for LakeTable {
     ) -> PlanResult<Arc<dyn ExecutionPlan>> {
         let store = state.runtime_env().object_store(&self.url)?;
         let metadata = state.runtime_env().cache_manager.get_file_metadata_cache();
-        let readers = Arc::new(CachedParquetFileReaderFactory::new(store, metadata));
-        let files = self.files_for(state, filters, readers.as_ref()).await?;
+        let readers = Arc::new(CachedParquetFileReaderFactory::new(Arc::clone(&store), metadata));
+        let from = Source { store: store.as_ref(), readers: readers.as_ref() };
+        let files = self.files_for(state, filters, from).await?;
         if files.is_empty() {
             let schema = match projection {
                 Some(columns) => Arc::new(self.schema().project(columns)?),
@@ -173,7 +176,14 @@ impl TableProvider for LakeTable {
             };
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
-        let options = state.config_options().execution.parquet.clone();
+        let mut options = state.config_options().execution.parquet.clone();
+        // A join brings its filter while it runs, on a column that is read. Where none of the columns has bloom filters, the scan
+        // would look in vain for them in each file.
+        let read = projection.map_or_else(Vec::new, |columns| {
+            columns.iter().map(|column| self.schema.table_schema().field(*column).name().as_str()).collect()
+        });
+        options.bloom_filter_on_read &= projection.is_none()
+            || self.bloom_columns.iter().any(|column| read.contains(column) || is_asked(filters, column));
         let source = ParquetSource::new(self.schema.clone())
             .with_table_parquet_options(datafusion::config::TableParquetOptions {
                 global: options,
@@ -197,6 +207,11 @@ impl TableProvider for LakeTable {
             .build();
         Ok(DataSourceExec::from_data_source(scan))
     }
+}
+
+/// Whether one of the filters is about this column.
+fn is_asked(filters: &[Expr], column: &str) -> bool {
+    filters.iter().any(|filter| filter.column_refs().iter().any(|asked| asked.name == column))
 }
 
 /// Delta's statistics of one file.

@@ -18,6 +18,7 @@ mod exactly_once;
 mod export;
 mod hash_or_reason;
 mod least_privilege;
+mod look_ups;
 mod microsoft365;
 mod nothing_hidden;
 mod nothing_kept;

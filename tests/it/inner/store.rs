@@ -1,5 +1,5 @@
 //! A store in memory whose writes fail on demand: before they take effect, after it (the answer is lost), or by never
-//! returning, so that the test can kill whoever waits.
+//! returning, so that the test can kill whoever waits. It counts what is read, too.
 
 use std::fmt;
 use std::ops::Range;
@@ -37,6 +37,7 @@ pub(crate) enum Failure {
 pub(crate) struct FaultyStore {
     inner: Arc<InMemory>,
     writes: AtomicU64,
+    bytes_read: AtomicU64,
     fails_at: u64,
     failure: Failure,
     /// Told when a write hangs.
@@ -46,12 +47,24 @@ pub(crate) struct FaultyStore {
 impl FaultyStore {
     /// The nth write from now on fails; 0: none.
     pub(crate) fn new(inner: Arc<InMemory>, fails_at: u64, failure: Failure) -> Arc<Self> {
-        Arc::new(Self { inner, writes: AtomicU64::new(0), fails_at, failure, hung: Notify::new() })
+        Arc::new(Self {
+            inner,
+            writes: AtomicU64::new(0),
+            bytes_read: AtomicU64::new(0),
+            fails_at,
+            failure,
+            hung: Notify::new(),
+        })
     }
 
     /// How many writes there were.
     pub(crate) fn writes(&self) -> u64 {
         self.writes.load(Ordering::SeqCst)
+    }
+
+    /// How many bytes were asked for since the last time.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.bytes_read.swap(0, Ordering::SeqCst)
     }
 
     async fn fail(&self, path: &Path) -> object_store::Error {
@@ -93,10 +106,13 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
-        self.inner.get_opts(path, options).await
+        let answer = self.inner.get_opts(path, options).await?;
+        self.bytes_read.fetch_add(answer.range.end - answer.range.start, Ordering::SeqCst);
+        Ok(answer)
     }
 
     async fn get_ranges(&self, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.bytes_read.fetch_add(ranges.iter().map(|range| range.end - range.start).sum(), Ordering::SeqCst);
         self.inner.get_ranges(path, ranges).await
     }
 
