@@ -104,13 +104,11 @@ impl Bounds {
 /// Of each file, whether it may hold one of the first rows; nothing when all of them may.
 fn needed(files: &[Bounds], fetch: usize, is_descending: bool) -> Option<Vec<bool>> {
     // Every row of a file comes no later than its last value, and none before its first.
-    let (first, last): (fn(&Bounds) -> &ScalarValue, fn(&Bounds) -> &ScalarValue) = match is_descending {
-        true => (|file| &file.greatest, |file| &file.least),
-        false => (|file| &file.least, |file| &file.greatest),
-    };
-    let is_before = |a: &ScalarValue, b: &ScalarValue| if is_descending { a > b } else { a < b };
+    let first = |file: &Bounds| if is_descending { file.greatest.clone() } else { file.least.clone() };
+    let last = |file: &Bounds| if is_descending { file.least.clone() } else { file.greatest.clone() };
+    let is_before = |a: ScalarValue, b: ScalarValue| if is_descending { a > b } else { a < b };
     let mut by_last: Vec<&Bounds> = files.iter().collect();
-    let ascending = |a: &&Bounds, b: &&Bounds| last(a).partial_cmp(last(b)).unwrap_or(std::cmp::Ordering::Equal);
+    let ascending = |a: &&Bounds, b: &&Bounds| last(a).partial_cmp(&last(b)).unwrap_or(std::cmp::Ordering::Equal);
     by_last.sort_by(|a, b| if is_descending { ascending(b, a) } else { ascending(a, b) });
     let mut rows = 0_usize;
     let enough = by_last.into_iter().find(|file| {
