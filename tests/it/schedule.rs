@@ -409,19 +409,14 @@ fn airflow_imports_the_dags_and_runs_them_when_waybill_would() {
         ("names", "0 6 * JAN,FEB,DEC MON-FRI", "Europe/Berlin"),
         ("sunday", "30 23 * * 7", "America/New_York"),
         ("either", "0 0 13 * FRI", "UTC"),
+        ("shards", "20 * * * *", "UTC"),
     ];
     for (name, cron, zone) in jobs {
         let text = format!("name = \"{name}\"\ncron = \"{cron}\"\ntimezone = \"{zone}\"\n");
         let file = write(&folder.join(format!("{name}'s.toml")), &text);
-        lake.text(&[
-            "schedule",
-            "render",
-            "airflow",
-            "--job",
-            file.to_str().unwrap(),
-            "--out",
-            folder.to_str().unwrap(),
-        ]);
+        let (file, out) = (file.to_str().unwrap(), folder.to_str().unwrap());
+        let shards: &[&str] = if name == "shards" { &["--shards", "3"] } else { &[] };
+        lake.text(&[&["schedule", "render", "airflow", "--job", file, "--out", out], shards].concat());
         let job = JobFile::parse(&text).unwrap();
         let fires: Vec<String> = fires(&job, start, 8).iter().map(DateTime::to_rfc3339).collect();
         let environment = json!({ "WAYBILL_TEST_SECRET_MAIL": tenant.get("client_secret") });
