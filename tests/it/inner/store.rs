@@ -47,7 +47,14 @@ pub(crate) struct FaultyStore {
 impl FaultyStore {
     /// The nth write from now on fails; 0: none.
     pub(crate) fn new(inner: Arc<InMemory>, fails_at: u64, failure: Failure) -> Arc<Self> {
-        Arc::new(Self { inner, writes: AtomicU64::new(0), bytes_read: AtomicU64::new(0), fails_at, failure, hung: Notify::new() })
+        Arc::new(Self {
+            inner,
+            writes: AtomicU64::new(0),
+            bytes_read: AtomicU64::new(0),
+            fails_at,
+            failure,
+            hung: Notify::new(),
+        })
     }
 
     /// How many writes there were.
