@@ -296,8 +296,10 @@ pub(super) async fn append_once<R: Row>(at: &Location, application: &str, number
     let mut table = Table::open_or_create(at, R::TABLE).await?;
     let mut written = None;
     let mut last_error = None;
-    for _ in 0..limits::COMMIT_ATTEMPTS {
-        table.refresh().await?;
+    for attempt in 0..limits::COMMIT_ATTEMPTS {
+        if attempt > 0 {
+            table.refresh().await?;
+        }
         if table.transaction(application).await? >= number {
             return Ok(());
         }

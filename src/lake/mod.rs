@@ -1,8 +1,8 @@
 //! Tables in object storage: what is promised to be there, and how it gets there.
 //!
 //! [`Lake`] is the root URL; `commit` is the only place that makes rows or state visible, `maintain` the only one that
-//! rewrites or deletes. `table` drives the Delta library, with `delivery` for tables of others; `store` alone builds object stores, `paths` alone knows
-//! where things are.
+//! rewrites or deletes. `table` drives the Delta library, with `delivery` for tables of others; `parquet` lays files out, and
+//! `blooms` says where look-ups find what they need; `store` alone builds object stores, `paths` alone knows where things are.
 //!
 //! May use: `event`, and the base. Knows nothing of Microsoft, of what a run's state says, or of SQL.
 

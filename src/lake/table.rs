@@ -105,7 +105,8 @@ impl Table {
             let table = Self::at(at, name)?;
             let definition = schema::table(name);
             let schema = table.kernel_schema()?;
-            // Frequent log checkpoints keep the opening of the table flat: an hourly job makes 8,760 commits a year.
+            // Frequent log checkpoints keep the opening of the table flat: an hourly job makes 8,760 commits a year. Each opening
+            // and each commit lists the log, whose entries are of no use once the files that they name are deleted.
             let created = table
                 .delta
                 .create()
@@ -115,7 +116,7 @@ impl Table {
                 .with_partition_columns(definition.partition_by.clone())
                 .with_configuration([
                     ("delta.checkpointInterval", Some("20")),
-                    ("delta.logRetentionDuration", Some("interval 30 days")),
+                    ("delta.logRetentionDuration", Some("interval 7 days")),
                     ("delta.deletedFileRetentionDuration", Some("interval 7 days")),
                     ("delta.enableExpiredLogCleanup", Some("true")),
                 ])

@@ -69,7 +69,7 @@ async fn a_look_up_reads_few_bytes_however_many_days_there_are() {
     let mut read = Vec::new();
     for days in [10, 100] {
         let memory = Arc::new(InMemory::new());
-        lake(&memory, &[0..days * 5]).await;
+        lake(&memory, &[0..days * 4, days * 4..days * 5]).await;
         let store = FaultyStore::new(memory, 0, Failure::Before);
         let lake = Lake::with_store(URL, Arc::clone(&store) as _).unwrap();
         for value in [format!("{:064x}", days * 3), "f".repeat(64)] {
