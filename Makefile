@@ -21,7 +21,7 @@ lint: ## Format, clippy with warnings as errors, spelling where `typos` is insta
 	@if command -v typos >/dev/null; then typos; else echo 'lint: spelling not checked, typos is not installed'; fi
 
 bench: ## Digests against OpenSSL, the run against this machine's limits, the search against DuckDB (release build, takes a while)
-	cargo bench --locked --bench digests --bench records --bench limits --bench memory --bench queries
+	cargo bench --locked --bench digests --bench records --bench limits --bench memory --bench storage --bench queries
 
 fmt: ## Formats the code
 	cargo fmt
