@@ -21,7 +21,7 @@ lint: ## Format, clippy with warnings as errors, spelling where `typos` is insta
 	@if command -v typos >/dev/null; then typos; else echo 'lint: spelling not checked, typos is not installed'; fi
 
 bench: ## Digests against OpenSSL, the run against this machine's limits, the search against DuckDB, the lake as it grows (release build, takes a while)
-	cargo bench --locked --bench digests --bench records --bench limits --bench memory --bench queries --bench analysts --bench growth
+	cargo bench --locked --bench digests --bench records --bench limits --bench memory --bench storage --bench queries --bench analysts --bench growth
 
 fmt: ## Formats the code
 	cargo fmt

@@ -33,6 +33,12 @@ pub const FATES_QUEUED: usize = 512;
 /// Rows after which a slice is committed: about 20 MB of Arrow data, and at most a minute of work at common rates.
 pub const SLICE_ROWS: usize = 10_000;
 
+/// Bytes of rows in memory after which a slice is committed: a message to a thousand people has rows of 100 KB and more.
+pub const SLICE_BYTES: usize = 48 * 1024 * 1024;
+
+/// Sends after which a slice is committed though few of them had attachments: their ids are remembered by it.
+pub const SLICE_SENDS: usize = 25_000;
+
 /// Records after which a slice is committed even when few of them were sends, so that a crash does not cost hours.
 pub const SLICE_RECORDS: u64 = 5_000_000;
 
@@ -112,6 +118,9 @@ pub const HASH_AWAITED: chrono::Duration = chrono::Duration::days(14);
 /// so the oldest may go.
 pub const SEEN_RECORDS: usize = 50_000;
 
+/// Record ids that a run remembers of itself, so that it asks only once for what the feed repeats: 18 MB.
+pub const RECORDS_REMEMBERED: usize = 900_000;
+
 /// How long a record id is remembered: as long as the feed can repeat it.
 pub const SEEN_TIME: chrono::Duration = chrono::Duration::days(8);
 
@@ -142,6 +151,16 @@ pub const SNIFF_BYTES: usize = 8 * 1024;
 /// Shards of a connection. Each reads the whole feed by itself and commits to the same table, so more of them spend more
 /// on that than they win; and all of them at once stay below [`COMMIT_ATTEMPTS`].
 pub const SHARDS_MAX: u32 = 32;
+
+/// Event ids of the table that a run holds, at 16 bytes, before it forgets the days that it is no longer at: 32 MB. The days
+/// of one commit are held whole.
+pub const EVENTS_INDEXED: usize = 2_000_000;
+
+/// Bytes of the tables' logs that a run keeps, so that it asks for each entry once; a version has about 3 KB.
+pub const LOG_BYTES: usize = 8 * 1024 * 1024;
+
+/// Bytes of one entry of a log that are kept; a checkpoint of a few thousand files has more.
+pub const LOG_ENTRY_BYTES: u64 = 2 * 1024 * 1024;
 
 /// Tries of one commit against other writers. Each loses only to a writer that made progress.
 pub const COMMIT_ATTEMPTS: u32 = 50;

@@ -8,6 +8,7 @@ pub(crate) mod counted;
 pub(crate) mod duckdb;
 pub(crate) mod events;
 pub(crate) mod peer;
+pub(crate) mod remote;
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
@@ -98,13 +99,28 @@ impl Tenant {
         stat(self.child.id()).map_or(Duration::ZERO, |(_, cpu)| cpu)
     }
 
-    /// Runs Waybill over it, into a new lake.
+    /// Runs Waybill over all of it, into a new lake.
     pub(crate) fn run(&self) -> Ran {
+        self.run_since("2d", None)
+    }
+
+    /// Runs Waybill over what its feed holds since then, into a new lake; with a list, over the mailboxes of these users.
+    pub(crate) fn run_since(&self, since: &str, users: Option<&[String]>) -> Ran {
         let scratch = TempDir::new().expect("a scratch directory");
         let lake = scratch.path().join("lake");
+        let list = scratch.path().join("users.csv");
+        let scope = match users {
+            None => ["--scope", "all"],
+            Some(users) => {
+                let lines = format!("User principal name\n{}\n", users.join("\n"));
+                std::fs::write(&list, lines).expect("a file in the scratch directory");
+                ["--users", list.to_str().expect("a path in UTF-8")]
+            }
+        };
         let (login, graph, activity) = (self.told("login"), self.told("graph"), self.told("activity"));
         let status = waybill(self, &lake)
-            .args(["connection", "add", "--name", "bench", "--scope", "all", "--since", "2d", "--output", "json"])
+            .args(["connection", "add", "--name", "bench", "--since", since, "--output", "json"])
+            .args(scope)
             .args(["--tenant", self.told("tenant_id"), "--client-id", self.told("client_id")])
             .args(["--client-secret-env", "WAYBILL_BENCH_SECRET"])
             .args(["--endpoint", &format!("login={login}"), "--endpoint", &format!("graph={graph}")])

@@ -14,7 +14,7 @@
 //! What the state says is the business of the room that runs; here it is only kept.
 
 use futures::TryStreamExt as _;
-use object_store::{ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectStoreExt as _, PutMode, PutOptions, PutPayload, PutPayloadMut};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -84,9 +84,8 @@ pub(super) async fn write<S: Serialize>(at: &Location, connection: Uuid, checkpo
     let first = checkpoint.number;
     while checkpoint.number < first + LEFTOVERS_MAX {
         let path = paths::checkpoint(&at.root, connection, checkpoint.number);
-        let bytes = serde_json::to_vec(checkpoint).or_error(Code::Internal, "cannot write the checkpoint as JSON")?;
         let options = PutOptions { mode: PutMode::Create, ..Default::default() };
-        match at.store.put_opts(&path, PutPayload::from(bytes), options).await {
+        match at.store.put_opts(&path, json(checkpoint)?, options).await {
             Ok(_) => return Ok(()),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
                 checkpoint.number += 1;
@@ -95,6 +94,25 @@ pub(super) async fn write<S: Serialize>(at: &Location, connection: Uuid, checkpo
         }
     }
     Err(Error::new(Code::LakeDamaged, format!("more than {LEFTOVERS_MAX} checkpoints of `{connection}` are left over")))
+}
+
+/// A checkpoint as JSON, in pieces: one with a scope of 100,000 people has 30 MB, and a buffer that grows to that holds it twice.
+fn json<S: Serialize>(checkpoint: &Checkpoint<S>) -> Result<PutPayload> {
+    struct Pieces(PutPayloadMut);
+    impl std::io::Write for Pieces {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    const PIECE_BYTES: usize = 256 * 1024;
+    let mut pieces = Pieces(PutPayloadMut::new().with_block_size(PIECE_BYTES));
+    serde_json::to_writer(&mut pieces, checkpoint).or_error(Code::Internal, "cannot write the checkpoint as JSON")?;
+    Ok(pieces.0.freeze())
 }
 
 /// Deletes checkpoints below `effective`, keeping the newest few for a person who must look back.

@@ -22,29 +22,34 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use arrow::array::{AsArray as _, BooleanArray, RecordBatch, StringArray};
-use arrow::compute::{cast, filter_record_batch};
-use arrow::datatypes::DataType;
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
 use chrono::NaiveDate;
-use deltalake_core::kernel::Action;
+use deltalake_core::kernel::{Action, Add};
 use deltalake_core::protocol::DeltaOperation;
-use futures::TryStreamExt as _;
+use futures::{Stream, TryStreamExt as _, stream};
+use object_store::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::{debug, info};
 use uuid::Uuid;
 
 use super::checkpoint::{self, Checkpoint, Outbox};
+use super::index::{Index, event_ids};
 use super::store::Location;
 use super::table::{Attempt, DataFile, Intent, Table, append, metadata};
 use crate::clock::Time;
 use crate::error::{Code, Error, Result, ResultExt};
-use crate::event::schema::TableName;
+use crate::event::schema::{self, TableName};
 use crate::event::{FileEvent, Row, batch};
+use crate::id::Id;
 use crate::limits;
 
 /// The transaction in the log of `file_events` whose number is the latest `inserted_at`, µs since 1970.
 const LATEST_INSERTED: &str = "waybill/inserted_at";
+
+/// Rows that are made into Arrow data at once on their way into a file: about 2 MB.
+const ROWS_AT_ONCE: usize = 1024;
 
 /// What becomes true together.
 pub struct Commit<S> {
@@ -79,6 +84,8 @@ pub struct Writer {
     /// The number of the effective checkpoint; 0 before the first.
     base: i64,
     index: Index,
+    /// What the try under way would do, for the case that its answer is lost.
+    pending: Committed,
 }
 
 impl Writer {
@@ -90,7 +97,9 @@ impl Writer {
     ) -> Result<(Self, Option<S>)> {
         let events = Table::open_or_create(at, TableName::FileEvents).await?;
         let base = events.transaction(&connection.to_string()).await?;
-        let writer = Self { at: at.clone(), connection, run_id, events, base, index: Index::default() };
+        let index = Index::new(limits::EVENTS_INDEXED);
+        let pending = Committed::default();
+        let writer = Self { at: at.clone(), connection, run_id, events, base, index, pending };
         if base == 0 {
             return Ok((writer, None));
         }
@@ -128,7 +137,7 @@ impl Writer {
         self.events.refresh().await?;
         let files = self.events.files_of(&dates(rows, replaces)).await?;
         self.index.cover(&self.events, &files).await?;
-        Ok(self.sort_out(rows, replaces).counts)
+        Ok(self.sort_out(&files, rows, replaces).counts)
     }
 
     async fn commit_events(
@@ -145,7 +154,7 @@ impl Writer {
             let last = self.events.transaction(&application).await?;
             if last == number {
                 // Our own commit, whose answer was lost.
-                return Ok(self.index.pending);
+                return Ok(self.pending);
             }
             if last != self.base {
                 return Err(Error::new(
@@ -161,8 +170,8 @@ impl Writer {
             let files = self.events.files_of(&dates).await?;
             self.index.cover(&self.events, &files).await?;
             let inserted = self.stamp(&mut rows).await?;
-            let (actions, committed) = self.prepare(&files, &rows, replaces).await?;
-            self.index.pending = committed;
+            let Prepared { actions, counts: committed, written } = self.prepare(&files, &rows, replaces).await?;
+            self.pending = committed;
             let operation = if committed.replaced == 0 {
                 append(TableName::FileEvents)
             } else {
@@ -177,7 +186,10 @@ impl Writer {
                 metadata: metadata([("waybill.run_id", run_id), ("waybill.checkpoint", number.to_string())]),
             };
             match self.events.try_commit(actions, intent).await {
-                Ok(Attempt::Won) => return Ok(committed),
+                Ok(Attempt::Won) => {
+                    written.into_iter().for_each(|(path, date, ids)| self.index.add(path, date, ids));
+                    return Ok(committed);
+                }
                 Ok(Attempt::Lost) => {}
                 Err(error) if error.code() == Code::LakeUnavailable => unclear = Some(error),
                 Err(error) => return Err(error),
@@ -210,37 +222,56 @@ impl Writer {
         files: &[DataFile],
         rows: &[FileEvent],
         replaces: &[(String, NaiveDate)],
-    ) -> Result<(Vec<Action>, Committed)> {
-        let SortedOut { leaving, mut fresh, counts } = self.sort_out(rows, replaces);
-        let mut actions = Vec::new();
-        let mut batches = Vec::new();
-        if !fresh.is_empty() {
-            // Rows of one commit in the order of their time: a reader that filters on time skips pages.
-            fresh.sort_by(|a, b| (a.observed_at, &a.event_id).cmp(&(b.observed_at, &b.event_id)));
-            batches.push(batch::to_batch(&fresh)?);
+    ) -> Result<Prepared> {
+        let SortedOut { leaving, mut fresh, counts } = self.sort_out(files, rows, replaces);
+        let rewritten: BTreeMap<&Path, &DataFile> = leaving.values().map(|file| (&file.path, *file)).collect();
+        // Rows of one commit in the order of their time: a reader that filters on time skips pages.
+        fresh.sort_by(|a, b| (a.observed_at, &a.event_id).cmp(&(b.observed_at, &b.event_id)));
+        let mut ids: HashMap<Option<NaiveDate>, Vec<Id>> = HashMap::new();
+        for row in &fresh {
+            ids.entry(Some(row.event_date())).or_default().push(Id::of(&row.event_id));
         }
-        let rewritten: BTreeSet<&str> = leaving.iter().filter_map(|id| self.index.file_of(id)).collect();
-        let active: HashMap<&str, &DataFile> = files.iter().map(|file| (file.path.as_ref(), file)).collect();
-        for path in rewritten {
-            let file = active.get(path).ok_or_else(|| {
-                Error::new(Code::LakeDamaged, format!("the file `{path}` left the table while it was open"))
-            })?;
-            batches.extend(self.without(file, &leaving).await?);
-            actions.push(Action::Remove(file.remove.clone()));
+        for file in rewritten.values() {
+            let stays = self.index.ids(&file.path).iter().filter(|id| !leaving.contains_key(id));
+            ids.entry(file.date).or_default().extend(stays);
         }
-        actions.extend(self.events.write(batches).await?.into_iter().map(Action::Add));
-        Ok((actions, counts))
+        let count = ids.values().map(Vec::len).sum();
+        let batches = self.batches(&fresh, rewritten.values().copied(), &leaving);
+        let adds = if count == 0 { Vec::new() } else { self.events.write(count, batches).await? };
+        let mut written = Vec::new();
+        for (date, ids) in ids {
+            let mut of_date = adds.iter().filter(|add| partition(add) == date);
+            // A day's rows are one file; what an unexpected second one holds would have to be read.
+            if let (Some(add), None) = (of_date.next(), of_date.next()) {
+                written.push((Path::parse(&add.path).unwrap_or_else(|_| Path::from(add.path.as_str())), date, ids));
+            }
+        }
+        let removes = rewritten.values().map(|file| Action::Remove(file.remove.clone()));
+        let actions = removes.chain(adds.into_iter().map(Action::Add)).collect();
+        Ok(Prepared { actions, counts, written })
     }
 
     /// Tells what is new from what the table has.
-    fn sort_out<'a>(&self, rows: &'a [FileEvent], replaces: &'a [(String, NaiveDate)]) -> SortedOut<'a> {
-        let leaving: HashSet<&str> =
-            replaces.iter().map(|(id, _)| id.as_str()).filter(|id| self.index.file_of(id).is_some()).collect();
-        let mut taken: HashSet<&str> = HashSet::new();
+    fn sort_out<'a>(
+        &self,
+        files: &'a [DataFile],
+        rows: &'a [FileEvent],
+        replaces: &'a [(String, NaiveDate)],
+    ) -> SortedOut<'a> {
+        let ids = rows.iter().map(|row| &row.event_id).chain(replaces.iter().map(|(id, _)| id));
+        let found = self.index.find(files, ids.map(|id| Id::of(id)));
+        let leaving: HashMap<Id, &DataFile> = replaces
+            .iter()
+            .filter_map(|(id, _)| found.get_key_value(&Id::of(id)))
+            .map(|(id, file)| (*id, *file))
+            .collect();
+        let mut taken = HashSet::new();
         let (mut fresh, mut counts) = (Vec::new(), Committed::default());
         for row in rows {
-            let is_replacement = leaving.contains(row.event_id.as_str());
-            if !taken.insert(&row.event_id) || (self.index.file_of(&row.event_id).is_some() && !is_replacement) {
+            let id = Id::of(&row.event_id);
+            let is_replacement = leaving.contains_key(&id);
+            let is_there = found.contains_key(&id);
+            if !taken.insert(id) || (is_there && !is_replacement) {
                 counts.doubled += 1;
             } else {
                 counts.replaced += u64::from(is_replacement);
@@ -251,33 +282,58 @@ impl Writer {
         SortedOut { leaving, fresh, counts }
     }
 
-    /// A file's rows without some of them.
-    async fn without(&self, file: &DataFile, leaving: &HashSet<&str>) -> Result<Vec<RecordBatch>> {
-        let doing = || format!("cannot rewrite `{}` of `file_events`", file.path);
-        let mut kept = Vec::new();
-        let mut stream = self.events.read(file, None).await?;
-        while let Some(rows) = stream.try_next().await.or_error(Code::LakeDamaged, doing())? {
-            let rows = batch::complete(TableName::FileEvents, &rows, file.date)?;
-            let stays: BooleanArray = event_ids(&rows)?.iter().map(|id| id.map(|id| !leaving.contains(id))).collect();
-            kept.push(filter_record_batch(&rows, &stays).or_error(Code::Internal, doing())?);
+    /// New rows, and then what stays of files that are written anew; made as they are asked for, since either may be much.
+    fn batches<'a>(
+        &'a self,
+        fresh: &'a [&'a FileEvent],
+        rewritten: impl Iterator<Item = &'a DataFile> + Send + 'a,
+        leaving: &'a HashMap<Id, &'a DataFile>,
+    ) -> impl Stream<Item = Result<RecordBatch>> + Send + 'a {
+        async_stream::try_stream! {
+            for rows in fresh.chunks(ROWS_AT_ONCE) {
+                yield batch::to_batch(rows)?;
+            }
+            for file in rewritten {
+                let doing = || format!("cannot rewrite `{}` of `file_events`", file.path);
+                let mut stream = self.events.read(file, None).await?;
+                while let Some(rows) = stream.try_next().await.or_error(Code::LakeDamaged, doing())? {
+                    let rows = batch::complete(TableName::FileEvents, &rows, file.date)?;
+                    let ids = event_ids(&rows)?;
+                    let stays: BooleanArray =
+                        ids.iter().map(|id| id.map(|id| !leaving.contains_key(&Id::of(id)))).collect();
+                    yield filter_record_batch(&rows, &stays).or_error(Code::Internal, doing())?;
+                }
+            }
         }
-        Ok(kept)
     }
 
     async fn append_outbox(&self, number: i64, outbox: &Outbox) -> Result<()> {
         let application = self.connection.to_string();
-        append_once(&self.at, &application, number, &outbox.quarantine).await?;
-        append_once(&self.at, &application, number, &outbox.gaps).await?;
-        append_once(&self.at, &application, number, &outbox.scope_members).await?;
-        append_once(&self.at, &application, number, &outbox.changes).await?;
-        append_once(&self.at, &application, number, &outbox.runs).await
+        let (at, application) = (&self.at, application.as_str());
+        // Side by side, since each table stands by itself and most of the time is the way to the store.
+        let (quarantine, gaps, scope_members, changes, runs) = tokio::join!(
+            append_once(at, application, number, &outbox.quarantine),
+            append_once(at, application, number, &outbox.gaps),
+            append_once(at, application, number, &outbox.scope_members),
+            append_once(at, application, number, &outbox.changes),
+            append_once(at, application, number, &outbox.runs),
+        );
+        quarantine.and(gaps).and(scope_members).and(changes).and(runs)
     }
+}
+
+/// A try of a commit, with its files written.
+struct Prepared {
+    actions: Vec<Action>,
+    counts: Committed,
+    /// The new files with the ids of their rows.
+    written: Vec<(Path, Option<NaiveDate>, Vec<Id>)>,
 }
 
 /// Rows on their way into a commit.
 struct SortedOut<'a> {
-    /// Ids of rows that the table has and that give way.
-    leaving: HashSet<&'a str>,
+    /// Rows that the table has and that give way, and in which files they are.
+    leaving: HashMap<Id, &'a DataFile>,
     /// Rows to write.
     fresh: Vec<&'a FileEvent>,
     counts: Committed,
@@ -289,7 +345,12 @@ fn dates(rows: &[FileEvent], replaces: &[(String, NaiveDate)]) -> BTreeSet<Naive
 }
 
 /// Appends rows to a table unless the table's log says that this transaction was done.
-pub(super) async fn append_once<R: Row>(at: &Location, application: &str, number: i64, rows: &[R]) -> Result<()> {
+pub(super) async fn append_once<R: Row + Sync>(
+    at: &Location,
+    application: &str,
+    number: i64,
+    rows: &[R],
+) -> Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -305,7 +366,8 @@ pub(super) async fn append_once<R: Row>(at: &Location, application: &str, number
         }
         let adds = match &written {
             Some(adds) => adds,
-            None => written.insert(table.write(vec![batch::to_batch(rows)?]).await?),
+            None => written
+                .insert(table.write(rows.len(), stream::iter(rows.chunks(ROWS_AT_ONCE).map(batch::to_batch))).await?),
         };
         let actions = adds.iter().cloned().map(Action::Add).collect();
         let intent =
@@ -323,12 +385,12 @@ pub(super) async fn append_once<R: Row>(at: &Location, application: &str, number
 
 /// Appends rows that carry their own identity. An answer of the storage that got lost may bring them twice: a transaction
 /// for each writer would stay in the table's log for ever, and there is one writer per command.
-pub(super) async fn append_rows<R: Row>(at: &Location, rows: &[R]) -> Result<()> {
+pub(super) async fn append_rows<R: Row + Sync>(at: &Location, rows: &[R]) -> Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
     let mut table = Table::open_or_create(at, R::TABLE).await?;
-    let adds = table.write(vec![batch::to_batch(rows)?]).await?;
+    let adds = table.write(rows.len(), stream::iter(rows.chunks(ROWS_AT_ONCE).map(batch::to_batch))).await?;
     for _ in 0..limits::COMMIT_ATTEMPTS {
         let actions = adds.iter().cloned().map(Action::Add).collect();
         let intent = Intent { operation: append(R::TABLE), transactions: Vec::new(), metadata: Vec::new() };
@@ -340,53 +402,12 @@ pub(super) async fn append_rows<R: Row>(at: &Location, rows: &[R]) -> Result<()>
     Err(Error::new(Code::LakeUnavailable, format!("other writers kept `{}` busy", R::TABLE)))
 }
 
-/// Which events the table has, for the days that a run touches: what makes a row single.
-///
-/// Only those days' files are read, only their `event_id` column, and each file once in a run.
-#[derive(Default)]
-struct Index {
-    paths: Vec<String>,
-    known: HashSet<String>,
-    events: HashMap<Uuid, u32>,
-    /// What the try under way would do, for the case that its answer is lost.
-    pending: Committed,
-}
-
-impl Index {
-    async fn cover(&mut self, table: &Table, files: &[DataFile]) -> Result<()> {
-        let unread: Vec<&DataFile> = files.iter().filter(|file| !self.known.contains(file.path.as_ref())).collect();
-        for file in unread {
-            let number = u32::try_from(self.paths.len()).or_error(Code::Internal, "a table has too many files")?;
-            let mut stream = table.read(file, Some(&["event_id"])).await?;
-            while let Some(rows) = stream
-                .try_next()
-                .await
-                .or_error(Code::LakeDamaged, format!("cannot read `{}` of `file_events`", file.path))?
-            {
-                for id in &event_ids(&rows)? {
-                    self.events.insert(key(id.unwrap_or_default())?, number);
-                }
-            }
-            self.paths.push(file.path.to_string());
-            self.known.insert(file.path.to_string());
-        }
-        Ok(())
-    }
-
-    fn file_of(&self, event: &str) -> Option<&str> {
-        self.events.get(&key(event).ok()?).map(|number| self.paths[*number as usize].as_str())
-    }
-}
-
-/// An event id in 16 bytes, of which a run may hold millions.
-fn key(event_id: &str) -> Result<Uuid> {
-    event_id.parse().or_error(Code::LakeDamaged, format!("`{event_id}` is no event id"))
-}
-
-fn event_ids(rows: &RecordBatch) -> Result<StringArray> {
-    let damaged = || Error::new(Code::LakeDamaged, "a file of `file_events` has no readable `event_id`");
-    let column = cast(rows.column_by_name("event_id").ok_or_else(damaged)?, &DataType::Utf8).map_err(|_| damaged())?;
-    Ok(column.as_string::<i32>().clone())
+/// The day whose rows a new file holds.
+fn partition(add: &Add) -> Option<NaiveDate> {
+    schema::table(TableName::FileEvents)
+        .partition_by
+        .first()
+        .and_then(|column| add.partition_values.get(column)?.as_deref()?.parse().ok())
 }
 
 /// Rows by the day of their partition, for tests and for maintenance.

@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use deltalake_core::kernel::Action;
 use deltalake_core::protocol::DeltaOperation;
-use futures::TryStreamExt as _;
+use futures::{TryStreamExt as _, stream};
 use serde::Serialize;
 
 use super::commit::by_date;
@@ -104,7 +104,8 @@ async fn merge(table: &mut Table, group: Vec<DataFile>, target_bytes: u64) -> Re
     }
     let rows = concat_batches(&schema::table(name).arrow_schema(), &batches).or_error(Code::Internal, doing())?;
     drop(batches);
-    let adds = table.write(vec![sorted(name, &rows).or_error(Code::Internal, doing())?]).await?;
+    let rows = sorted(name, &rows).or_error(Code::Internal, doing())?;
+    let adds = table.write(rows.num_rows(), stream::iter([Ok(rows)])).await?;
     for _ in 0..limits::COMMIT_ATTEMPTS {
         let mut actions: Vec<Action> = Vec::new();
         for file in &group {

@@ -10,7 +10,9 @@ mod blooms;
 mod checkpoint;
 mod commit;
 mod delivery;
+mod index;
 mod known;
+mod log_memory;
 mod maintain;
 mod outlet;
 mod parquet;
@@ -149,7 +151,7 @@ impl Lake {
     /// # Errors
     /// `lake-unavailable`, `lake-damaged`.
     pub async fn writer<S: DeserializeOwned>(&self, state_id: Uuid, run_id: Uuid) -> Result<(Writer, Option<S>)> {
-        Writer::open(&self.at, state_id, run_id).await
+        Writer::open(&self.at.remembering_logs(), state_id, run_id).await
     }
 
     /// The effective state of a shard, for a person who asks; nothing before the first commit.

@@ -14,6 +14,7 @@ use object_store::{
 use url::Url;
 
 use super::Versioned;
+use super::log_memory::LogMemory;
 use crate::error::{Code, Error, Result, ResultExt};
 
 /// An object store and the place of a lake in it.
@@ -25,6 +26,13 @@ pub(crate) struct Location {
     pub(crate) root: Path,
     /// The lake's root as a URL that ends with a slash.
     pub(crate) url: Url,
+}
+
+impl Location {
+    /// The same place, for somebody who reads the same logs again and again: each entry is asked for once.
+    pub(super) fn remembering_logs(&self) -> Self {
+        Self { store: Arc::new(LogMemory::over(Arc::clone(&self.store))), ..self.clone() }
+    }
 }
 
 /// Parses a lake's URL; a plain path is one of this machine.

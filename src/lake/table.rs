@@ -17,7 +17,7 @@ use deltalake_core::logstore::{StorageConfig, default_logstore};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::table::config::TablePropertiesExt as _;
 use deltalake_core::{DeltaTable, DeltaTableError};
-use futures::TryStreamExt as _;
+use futures::{Stream, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt as _};
@@ -245,18 +245,22 @@ impl Table {
         Ok(version.unwrap_or_default())
     }
 
-    /// Writes batches as new data files, which nobody sees until a commit names them.
-    pub(super) async fn write(&self, batches: Vec<RecordBatch>) -> Result<Vec<Add>> {
-        let rows = batches.iter().map(RecordBatch::num_rows).sum();
+    /// Writes batches of about `rows` rows, as they come, as new data files: one for each value of the partition column.
+    /// Nobody sees them until a commit names them.
+    pub(super) async fn write(
+        &self,
+        rows: usize,
+        batches: impl Stream<Item = Result<RecordBatch>> + Send,
+    ) -> Result<Vec<Add>> {
         let mut writer = self.writer(rows)?;
-        for batch in &batches {
-            writer.write(batch).await.map_err(|error| self.error(error, "cannot write to"))?;
+        let mut batches = std::pin::pin!(batches);
+        while let Some(batch) = batches.try_next().await? {
+            writer.write(&batch).await.map_err(|error| self.error(error, "cannot write to"))?;
         }
         let mut adds = writer.close().await.map_err(|error| self.error(error, "cannot write to"))?;
         if self.definition().columns.iter().any(|column| column.bloom) {
-            for add in &mut adds {
-                self.tag(add).await?;
-            }
+            // Side by side: a commit of many days has a file for each.
+            futures::future::try_join_all(adds.iter_mut().map(|add| self.tag(add))).await?;
         }
         Ok(adds)
     }

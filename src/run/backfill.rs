@@ -20,14 +20,14 @@ use chrono::{Duration, NaiveDate};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use tokio::sync::OnceCell;
-use uuid::Uuid;
 
 use super::collect::Collector;
 use super::state::Owed;
-use super::{Job, OpenWork, Report, State, Work, execute, interruptible, plan, short, standing};
+use super::{Job, OpenWork, Report, State, Work, execute, interruptible, plan, standing};
 use crate::clock::Time;
 use crate::error::{Code, Error, Result};
 use crate::event::TableName;
+use crate::id::Id;
 use crate::lake::{Lake, Shard};
 use crate::limits;
 use crate::source::{ContentBlob, Feed, ResolvedScope, SendRecord, Source, Window};
@@ -135,8 +135,8 @@ pub(super) struct Recall {
 
 /// Records and messages of a day's rows.
 struct Day {
-    records: HashSet<Uuid>,
-    messages: HashSet<Uuid>,
+    records: HashSet<Id>,
+    messages: HashSet<Id>,
 }
 
 impl Recall {
@@ -147,13 +147,13 @@ impl Recall {
     /// Whether the record has rows. Its rows were committed together with all that is owed for it, so there is nothing
     /// left to do for it.
     pub(super) async fn knows_record(&self, send: &SendRecord) -> Result<bool> {
-        let id = short(&send.id);
+        let id = Id::of(&send.id);
         Ok(self.days_of(send).await?.iter().filter_map(|day| day.get()).any(|day| day.records.contains(&id)))
     }
 
     /// Whether the message of a record has rows, of this record or of another one.
     async fn knows_message(&self, send: &SendRecord) -> Result<bool> {
-        let Some(id) = send.internet_message_id.as_deref().map(short) else { return Ok(false) };
+        let Some(id) = send.internet_message_id.as_deref().map(Id::of) else { return Ok(false) };
         Ok(self.days_of(send).await?.iter().filter_map(|day| day.get()).any(|day| day.messages.contains(&id)))
     }
 
@@ -171,9 +171,9 @@ impl Recall {
     }
 
     async fn read(&self, date: NaiveDate) -> Result<Day> {
-        let ids = async |column| -> Result<HashSet<Uuid>> {
+        let ids = async |column| -> Result<HashSet<Id>> {
             let texts = texts(&self.lake, TableName::FileEvents, column, Some(date)).await?;
-            Ok(texts.iter().map(|id| short(id)).collect())
+            Ok(texts.iter().map(|id| Id::of(id)).collect())
         };
         Ok(Day { records: ids("audit_record_ids").await?, messages: ids("internet_message_id").await? })
     }
@@ -232,7 +232,7 @@ pub async fn estimate<S: Source>(
     let mut taken = HashSet::new();
     for shard in shards {
         let state = standing(lake, shard).await?.map(|(_, state)| state);
-        taken.extend(state.iter().flat_map(State::met_ids).map(short));
+        taken.extend(state.iter().flat_map(State::met_ids));
     }
     let (windows, lost) = past.windows(job.clock.now());
     let (window_start, window_end) = match past {
@@ -282,9 +282,9 @@ struct Counting<S> {
 #[derive(Default)]
 struct Counts {
     /// Records that were met.
-    taken: HashSet<Uuid>,
+    taken: HashSet<Id>,
     /// Requests by mailbox: the busiest one may decide how long it takes.
-    mailboxes: HashMap<Uuid, u64>,
+    mailboxes: HashMap<Id, u64>,
     estimate: Estimate,
 }
 
@@ -318,7 +318,7 @@ impl<S: Source> Counting<S> {
 
 impl Counts {
     fn add(&mut self, send: &SendRecord, is_known: bool) {
-        if is_known || !self.taken.insert(short(&send.id)) {
+        if is_known || !self.taken.insert(Id::of(&send.id)) {
             self.estimate.known += 1;
             return;
         }
@@ -329,7 +329,7 @@ impl Counts {
         self.estimate.bytes = bytes.fold(self.estimate.bytes, u64::saturating_add);
         if send.saved_to_sent_items != Some(false) {
             self.estimate.requests += 1 + attachments;
-            *self.mailboxes.entry(short(&send.mailbox)).or_default() += 1 + attachments;
+            *self.mailboxes.entry(Id::of(&send.mailbox)).or_default() += 1 + attachments;
         }
     }
 

@@ -6,17 +6,19 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::NaiveDate;
+use tokio::task::JoinSet;
 
 use super::fate::{Fate, Outcome, Retried, Tally, reason};
 use super::health::{self, Health};
 use super::plan::Lost;
 use super::report::{Failure, Report};
 use super::row::Stamp;
-use super::state::{OwedBlob, OwedHash, OwedMessage, State};
+use super::state::{OwedBlob, OwedHash, OwedMessage, Standing, State};
 use crate::clock::Time;
 use crate::error::{Code, Error, Result};
 use crate::event::id::{GapKey, QuarantineKey, gap_id, quarantine_id, scope_id};
 use crate::event::{FileEvent, Gap, GapKind, HashStatus, Quarantined, RunKind, ScopeMember};
+use crate::id::Id;
 use crate::lake::{Commit, Committed, Outbox, Writer};
 use crate::limits;
 use crate::source::{ContentBlob, ResolvedScope, UnreadableRecord, Window};
@@ -24,18 +26,25 @@ use crate::source::{ContentBlob, ResolvedScope, UnreadableRecord, Window};
 /// Gathers fates until a slice is worth a commit.
 pub(super) struct Collector {
     stamp: Stamp,
-    writer: Writer,
+    /// The one that commits; nothing while a commit is under way.
+    writer: Option<Writer>,
+    /// The commit under way, at most one; it ends when the run is dropped.
+    committing: JoinSet<(Writer, Result<Committed>)>,
+    /// The events that it brings.
+    committing_ids: Vec<Id>,
     /// The state that the next commit makes effective.
     state: State,
-    /// The state that is effective.
-    before: Option<State>,
+    /// What the last commit made effective, or is about to.
+    before: Option<Standing>,
     rows: Vec<FileEvent>,
-    row_of: HashMap<String, usize>,
+    /// About the memory that the rows take.
+    rows_bytes: usize,
+    row_of: HashMap<Id, usize>,
     /// Further records of events whose row is still on its way.
-    claimed_by: HashMap<String, Vec<String>>,
+    claimed_by: HashMap<Id, Vec<String>>,
     replaces: Vec<(String, NaiveDate)>,
     outbox: Outbox,
-    met: Vec<String>,
+    met: Vec<Id>,
     blobs: HashMap<(Window, String), Blob>,
     records_since_commit: u64,
     last_commit: Time,
@@ -64,14 +73,17 @@ struct Blob {
 }
 
 impl Collector {
-    pub(super) fn new(stamp: Stamp, writer: Writer, before: Option<State>, state: State, report: Report) -> Self {
+    pub(super) fn new(stamp: Stamp, writer: Writer, before: Option<Standing>, state: State, report: Report) -> Self {
         let last_commit = stamp.started_at;
         Self {
             stamp,
-            writer,
+            writer: Some(writer),
+            committing: JoinSet::new(),
+            committing_ids: Vec::new(),
             state,
             before,
-            rows: Vec::new(),
+            rows: Vec::with_capacity(limits::SLICE_ROWS),
+            rows_bytes: 0,
             row_of: HashMap::new(),
             claimed_by: HashMap::new(),
             replaces: Vec::new(),
@@ -103,12 +115,11 @@ impl Collector {
         &self.state
     }
 
-    /// Says that a blob is on its way, so that a send of it is counted for the right window.
-    pub(super) fn listed(&mut self, window: Window, blobs: &[ContentBlob]) {
+    /// Says that a window was listed, and the newest content in it.
+    pub(super) fn listed(&mut self, window: Window, newest: Option<Time>) {
         // A past window of a backfill says nothing about how far the feed has come.
         if let Some(open) = self.state.windows.iter_mut().find(|open| open.window == window) {
             open.listed = true;
-            let newest = blobs.iter().map(|blob| blob.created).max();
             self.state.newest_content = self.state.newest_content.max(newest);
         }
         self.report.windows += 1;
@@ -172,7 +183,7 @@ impl Collector {
             }
             Fate::Send { window, blob_id, record_id, outcome } => {
                 self.send(&record_id, outcome);
-                self.met.push(record_id);
+                self.met.push(Id::of(&record_id));
                 let key = (window, blob_id);
                 self.blobs.entry(key.clone()).or_default().met += 1;
                 self.settle(key, now);
@@ -185,44 +196,63 @@ impl Collector {
     /// Whether enough came together for a commit.
     pub(super) fn is_slice(&self, now: Time) -> bool {
         self.rows.len() >= limits::SLICE_ROWS
+            || self.rows_bytes >= limits::SLICE_BYTES
+            || self.met.len() >= limits::SLICE_SENDS
             || self.records_since_commit >= limits::SLICE_RECORDS
             || (now - self.last_commit).to_std().is_ok_and(|time| time >= limits::SLICE_TIME)
     }
 
-    /// Commits what came together; returns the event ids that are in the lake now.
-    pub(super) async fn commit(&mut self, now: Time) -> Result<Vec<String>> {
+    /// Begins to commit what came together, when the commit before has ended; returns the ids of the events that the lake has
+    /// since. What comes meanwhile is for the next one, so that the run does not wait for the store.
+    pub(super) async fn begin_commit(&mut self, now: Time) -> Result<Vec<Id>> {
+        let ended = self.end_commit().await?;
         let met = std::mem::take(&mut self.met);
         match self.report.kind {
             RunKind::Run | RunKind::Owed => self.state.remember(met, now),
             RunKind::Backfill => self.state.remember_past(met, now),
         }
         self.state.check(self.before.as_ref())?;
-        let mut rows = std::mem::take(&mut self.rows);
+        let mut rows = std::mem::replace(&mut self.rows, Vec::with_capacity(limits::SLICE_ROWS));
+        self.rows_bytes = 0;
         self.row_of.clear();
         for row in &mut rows {
             // A row becomes searchable with this commit, and so does what a retry added to it.
             row.inserted_at = now;
         }
-        let ids = rows.iter().map(|row| row.event_id.clone()).collect();
+        self.committing_ids = rows.iter().map(|row| Id::of(&row.event_id)).collect();
         let commit = Commit {
             rows,
             replaces: std::mem::take(&mut self.replaces),
             outbox: std::mem::take(&mut self.outbox),
-            state: &self.state,
+            state: self.state.clone(),
         };
-        let Committed { added, replaced, doubled } = self.writer.commit(commit).await?;
+        let mut writer = self.writer.take().ok_or_else(no_writer)?;
+        self.committing.spawn(async move {
+            let committed = writer.commit(commit).await;
+            (writer, committed)
+        });
+        self.before = Some(self.state.standing());
+        self.records_since_commit = 0;
+        self.last_commit = now;
+        Ok(ended)
+    }
+
+    /// Waits for the commit under way; returns the ids of the events that it brought.
+    pub(super) async fn end_commit(&mut self) -> Result<Vec<Id>> {
+        let Some(ended) = self.committing.join_next().await else { return Ok(Vec::new()) };
+        let (writer, committed) = ended.map_err(super::died)?;
+        self.writer = Some(writer);
+        let Committed { added, replaced, doubled } = committed?;
         self.report.events += added;
         self.report.events_upgraded += replaced;
         self.report.events_doubled += doubled;
         self.report.commits += 1;
-        self.before = Some(self.state.clone());
-        self.records_since_commit = 0;
-        self.last_commit = now;
-        Ok(ids)
+        Ok(std::mem::take(&mut self.committing_ids))
     }
 
     /// The last commit of a run: with the run's own row, and with windows closed when all of them were dealt with.
     pub(super) async fn finish(&mut self, now: Time, is_whole: bool) -> Result<()> {
+        self.end_commit().await?;
         if is_whole {
             self.report.check_fates()?;
             super::plan::close(&mut self.state, now);
@@ -238,12 +268,14 @@ impl Collector {
             self.judge(now);
         }
         // The run's row is part of its last commit, so it must say what that commit is about to do.
-        let last = self.writer.preview(&self.rows, &self.replaces).await?;
+        let writer = self.writer.as_mut().ok_or_else(no_writer)?;
+        let last = writer.preview(&self.rows, &self.replaces).await?;
         let mut row = self.report.row(&self.stamp);
         row.events += last.added;
         row.events_upgraded += last.replaced;
         self.outbox.runs.push(row);
-        self.commit(now).await.map(drop)
+        self.begin_commit(now).await?;
+        self.end_commit().await.map(drop)
     }
 
     /// Says how the run leaves the connection.
@@ -259,8 +291,9 @@ impl Collector {
         self.state.health = Some(health);
     }
 
-    /// Remembers whom this run monitors. The same people as before are the same scope, and are in the lake already.
-    pub(super) fn monitors(&mut self, scope: &ResolvedScope) {
+    /// Remembers whom this run monitors. The same people as before are the same scope, and are in the lake already; whether
+    /// they are so many that they are worth a commit.
+    pub(super) fn monitors(&mut self, scope: &ResolvedScope) -> bool {
         self.report.scope_people = scope.people();
         self.report.scope_findings = scope.findings.iter().map(ToString::to_string).collect();
         let connection_id = self.stamp.connection_id.to_string();
@@ -288,6 +321,7 @@ impl Collector {
         }
         self.state.scope_id.clone_from(&scope_id);
         self.report.scope_id = scope_id;
+        self.outbox.scope_members.len() >= limits::SLICE_ROWS
     }
 
     /// Says what ended the run before its time, or made it worthless.
@@ -325,7 +359,7 @@ impl Collector {
         self.report.blobs += 1;
         self.state.owed.blobs.retain(|owed| owed.blob.id != id || owed.window != window);
         if let Some(open) = self.state.windows.iter_mut().find(|open| open.window == window) {
-            open.read.insert(id);
+            open.read.insert(&id);
         }
     }
 
@@ -338,7 +372,7 @@ impl Collector {
             let created = Window::new(blob.created, blob.created + chrono::Duration::seconds(1));
             self.gap(GapKind::Blob, created, Some(blob.id.clone()), None, reason(error));
             if let Some(open) = self.state.windows.iter_mut().find(|open| open.window == window) {
-                open.read.insert(blob.id);
+                open.read.insert(&blob.id);
             }
         } else {
             self.state.owed.blobs.push(OwedBlob { blob, window, reason: reason(error) });
@@ -356,7 +390,7 @@ impl Collector {
             }
             Outcome::Claimed { event_ids } => {
                 self.report.sends_claimed += 1;
-                for id in event_ids {
+                for id in event_ids.iter().map(|id| Id::of(id)) {
                     // The row of the other record is here, or comes with its last byte. When it was committed in between, the
                     // lake names one record.
                     match self.row_of.get(&id).and_then(|index| self.rows.get_mut(*index)) {
@@ -430,8 +464,10 @@ impl Collector {
                     self.report.unavailable += u64::from(row.hash_status == HashStatus::Unavailable);
                 }
             }
-            row.audit_record_ids.extend(self.claimed_by.remove(&row.event_id).unwrap_or_default());
-            self.row_of.insert(row.event_id.clone(), self.rows.len());
+            let id = Id::of(&row.event_id);
+            row.audit_record_ids.extend(self.claimed_by.remove(&id).unwrap_or_default());
+            self.row_of.insert(id, self.rows.len());
+            self.rows_bytes += row.held_bytes();
             self.rows.push(row);
         }
     }
@@ -497,6 +533,11 @@ impl Collector {
             run_id: self.stamp.run_id.to_string(),
         });
     }
+}
+
+/// A commit died, and its writer with it; the run has ended before anybody can ask for it.
+fn no_writer() -> Error {
+    Error::new(Code::Internal, "the writer of the run is gone")
 }
 
 /// Counts by reason as the lake keeps them: `code=count`.

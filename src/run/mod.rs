@@ -23,6 +23,7 @@ mod report;
 mod resolve;
 mod row;
 mod state;
+mod taken;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,6 +45,7 @@ use crate::digest::HashPool;
 use crate::error::{Code, Error, Result};
 pub use crate::event::Outcome;
 use crate::event::RunKind;
+use crate::id::Id;
 use crate::lake::{Lake, Shard};
 use crate::limits;
 use crate::monitor::Progress;
@@ -52,6 +54,7 @@ use backfill::Recall;
 use collect::Collector;
 use fate::Fate;
 use row::Stamp;
+use taken::Taken;
 
 /// Whose run it is, and how.
 pub struct Job {
@@ -107,12 +110,13 @@ async fn execute<S: Source>(job: Job, past: Option<Past>, source: Arc<S>, lake: 
     info!(run = %stamp.run_id, connection = %stamp.connection_name, shard, kind = kind.as_str(), "run begins");
     let (writer, before) = lake.writer::<State>(job.shard.state_id, stamp.run_id).await?;
     inherit::refuse_sealed(before.as_ref())?;
-    let state = match &before {
-        Some(state) => state.clone(),
+    let standing = before.as_ref().map(State::standing);
+    let state = match before {
+        Some(state) => state,
         None => inherit::first(lake, &job.shard, plan::whole_seconds(job.since), stamp.run_id).await?,
     };
     let report = Report::start(&stamp, kind, job.scope.kind());
-    let mut collector = Collector::new(stamp.clone(), writer, before, state, report);
+    let mut collector = Collector::new(stamp.clone(), writer, standing, state, report);
     collector.authorized = job.authorized;
     let mut recall = None;
     if past.is_some() {
@@ -170,7 +174,11 @@ async fn gather<S: Source>(
 ) -> Result<()> {
     let feed = interruptible(&job.interrupt, source.prepare()).await?;
     let scope = interruptible(&job.interrupt, source.resolve_scope(&job.scope)).await?;
-    collector.monitors(&scope);
+    if collector.monitors(&scope) {
+        // They take as much memory as a slice, and are gone before the first one.
+        collector.begin_commit(job.clock.now()).await?;
+        collector.end_commit().await?;
+    }
     for finding in &scope.findings {
         warn!("{finding}");
     }
@@ -180,6 +188,13 @@ async fn gather<S: Source>(
     };
     let (sends_in, sends_out) = mpsc::channel(limits::SENDS_QUEUED);
     let (fates_in, mut fates_out) = mpsc::channel(limits::FATES_QUEUED);
+    let mut taken = Taken::new(limits::RECORDS_REMEMBERED);
+    for record in &collector.state().owed.messages {
+        taken.keep(Id::of(&record.send.id));
+    }
+    for record in collector.state().seen_ids() {
+        taken.take(record);
+    }
     let pipeline = Arc::new(Pipeline {
         source: Arc::clone(source),
         pool: HashPool::new()?,
@@ -189,7 +204,7 @@ async fn gather<S: Source>(
         stamp: stamp.clone(),
         clock: job.clock.clone(),
         progress: Arc::clone(&job.progress),
-        taken: Mutex::new(collector.state().met_ids().map(short).collect()),
+        taken: Mutex::new(taken),
         recall,
         claimed: Mutex::default(),
         sends: sends_in.downgrade(),
@@ -207,12 +222,12 @@ async fn gather<S: Source>(
         };
         let Some(step) = step else { break };
         match step {
-            Step::Listed { window, blobs } => collector.listed(window, &blobs),
+            Step::Listed { window, newest } => collector.listed(window, newest),
             Step::NotListed { window, error } => collector.not_listed(window, &error),
             Step::Fate(fate) => {
                 collector.collect(*fate, job.clock.now());
                 if collector.is_slice(job.clock.now()) {
-                    let ids = collector.commit(job.clock.now()).await?;
+                    let ids = collector.begin_commit(job.clock.now()).await?;
                     pipeline.release(&ids);
                 }
             }
@@ -247,7 +262,7 @@ struct Work {
 /// A window to list, and the blobs of it that need no reading.
 struct OpenWork {
     window: Window,
-    known: HashSet<String>,
+    known: HashSet<Id>,
 }
 
 impl Collector {
@@ -276,8 +291,8 @@ impl Collector {
                     .blobs
                     .iter()
                     .filter(|owed| owed.window == open.window)
-                    .map(|owed| owed.blob.id.clone())
-                    .chain(open.read.iter().cloned())
+                    .map(|owed| Id::of(&owed.blob.id))
+                    .chain(open.read.iter())
                     .collect(),
             })
             .collect();
@@ -329,8 +344,11 @@ async fn read_all<S: Source>(pipeline: &Arc<Pipeline<S>>, work: Work) -> Result<
         .await?;
     let owed = work.owed.blobs.into_iter().map(|owed| (owed.blob, owed.window));
     let listed = futures::stream::iter(work.windows.into_iter().map(|open| (share(), open)))
-        .then(|(pipeline, open)| async move { list(&pipeline, open).await })
-        .map_ok(|blobs| futures::stream::iter(blobs.into_iter().map(Ok)))
+        .then(|(pipeline, open)| async move {
+            let window = open.window;
+            Ok((list(&pipeline, open).await?, window))
+        })
+        .map_ok(|(blobs, window)| futures::stream::iter(blobs.into_iter().map(move |blob| Ok((blob, window)))))
         .try_flatten();
     futures::stream::iter(owed.map(Ok))
         .chain(listed)
@@ -344,15 +362,15 @@ async fn read_all<S: Source>(pipeline: &Arc<Pipeline<S>>, work: Work) -> Result<
 }
 
 /// Lists a window; what is known already needs no reading.
-async fn list<S: Source>(pipeline: &Pipeline<S>, open: OpenWork) -> Result<Vec<(ContentBlob, Window)>> {
+async fn list<S: Source>(pipeline: &Pipeline<S>, open: OpenWork) -> Result<Vec<ContentBlob>> {
     let window = open.window;
     match pipeline.source.list(window).await {
-        Ok(blobs) => {
-            let new: Vec<_> =
-                blobs.iter().filter(|blob| !open.known.contains(&blob.id)).map(|blob| (blob.clone(), window)).collect();
-            pipeline.progress.blobs_listed.add(new.len() as u64);
-            pipeline.step(Step::Listed { window, blobs }).await?;
-            Ok(new)
+        Ok(mut blobs) => {
+            let newest = blobs.iter().map(|blob| blob.created).max();
+            blobs.retain(|blob| !open.known.contains(&Id::of(&blob.id)));
+            pipeline.progress.blobs_listed.add(blobs.len() as u64);
+            pipeline.step(Step::Listed { window, newest }).await?;
+            Ok(blobs)
         }
         Err(error) if error.is_about_one_item() || error.code() == Code::GapTooOld => {
             warn!(%window, %error, "a window could not be listed; it stays open");
@@ -410,11 +428,11 @@ struct Pipeline<S> {
     clock: Clock,
     progress: Arc<Progress>,
     /// Records that met their fate, or are about to in this run.
-    taken: Mutex<HashSet<Uuid>>,
+    taken: Mutex<Taken>,
     /// What the lake knows beyond that; of a past interval the checkpoint may have forgotten it.
     recall: Option<Recall>,
     /// Events on their way to the lake in this run.
-    claimed: Mutex<HashSet<Uuid>>,
+    claimed: Mutex<HashSet<Id>>,
     sends: mpsc::WeakSender<QueuedSend>,
     fates: mpsc::WeakSender<Step>,
 }
@@ -428,8 +446,15 @@ struct QueuedSend {
 
 /// What the stages tell the collector.
 enum Step {
-    Listed { window: Window, blobs: Vec<ContentBlob> },
-    NotListed { window: Window, error: Error },
+    /// With the newest content that was listed.
+    Listed {
+        window: Window,
+        newest: Option<Time>,
+    },
+    NotListed {
+        window: Window,
+        error: Error,
+    },
     Fate(Box<Fate>),
     Failed(Error),
 }
@@ -445,19 +470,24 @@ impl<S: Source> Pipeline<S> {
 
     /// Takes a record for this run; false when somebody has it.
     fn take(&self, record: &str) -> bool {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(short(record))
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).take(Id::of(record))
+    }
+
+    /// Remembers for good that a record's message is owed.
+    fn keep(&self, record: &str) {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).keep(Id::of(record));
     }
 
     /// Claims an event for a record; false when another record of the same message has it.
     fn claim(&self, event: &str) -> bool {
-        self.claimed.lock().unwrap_or_else(PoisonError::into_inner).insert(short(event))
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner).insert(Id::of(event))
     }
 
     /// Forgets claims of events that the lake has now; the commit itself knows them from here on.
-    fn release(&self, events: &[String]) {
+    fn release(&self, events: &[Id]) {
         let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
         for event in events {
-            claimed.remove(&short(event));
+            claimed.remove(event);
         }
     }
 
@@ -474,11 +504,6 @@ impl<S: Source> Pipeline<S> {
         let Some(sends) = self.sends.upgrade() else { return Err(over()) };
         sends.send(send).await.map_err(|_| over())
     }
-}
-
-/// An id in 16 bytes, of which a run may hold a million: ids are GUIDs as a rule, and hashed where they are not.
-fn short(id: &str) -> Uuid {
-    id.parse().unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, id.as_bytes()))
 }
 
 /// A stage outlived the run.

@@ -90,6 +90,7 @@ fn unresolved<S: Source>(
         rows.retain(|row| pipeline.claim(&row.event_id));
     }
     if is_owed {
+        pipeline.keep(&send.id);
         let owed = OwedMessage {
             send: send.clone(),
             blob_id: blob_id.to_owned(),

@@ -3,7 +3,7 @@
 //! This is the state that rides in a checkpoint. Its laws are the functions [`State::check`] names; they are checked
 //! before each commit, against the state that the commit replaces.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use super::health::Health;
 use crate::clock::Time;
 use crate::error::{Code, Error, Result};
 use crate::event::FileEvent;
+use crate::id::Id;
 use crate::limits;
 use crate::source::{AttachmentRef, ContentBlob, SendRecord, Window};
 
@@ -56,9 +57,31 @@ pub struct OpenWindow {
     /// The interval.
     pub window: Window,
     /// Blobs that were read whole and whose records all met their fate.
-    pub read: BTreeSet<String>,
+    pub read: BlobSet,
     /// Whether a listing of this window ever succeeded.
     pub listed: bool,
+}
+
+/// Blobs of a window. It only ever grows.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BlobSet(BTreeSet<Id>);
+
+impl BlobSet {
+    /// Adds a blob by its id.
+    pub fn insert(&mut self, blob_id: &str) {
+        self.0.insert(Id::of(blob_id));
+    }
+
+    /// Their ids.
+    pub fn iter(&self) -> impl Iterator<Item = Id> {
+        self.0.iter().copied()
+    }
+
+    /// How many they are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
 }
 
 /// Records that met their fate with one commit.
@@ -67,7 +90,7 @@ pub struct Seen {
     /// When.
     pub at: Time,
     /// Their ids.
-    pub ids: Vec<String>,
+    pub ids: Vec<Id>,
 }
 
 /// What could not be had yet.
@@ -141,13 +164,17 @@ impl State {
     }
 
     /// Records that need no second look: their fate is known, or their message is owed.
-    pub fn met_ids(&self) -> impl Iterator<Item = &str> {
-        let seen = self.seen.iter().flat_map(|seen| &seen.ids);
-        seen.chain(self.owed.messages.iter().map(|owed| &owed.send.id)).map(String::as_str)
+    pub fn met_ids(&self) -> impl Iterator<Item = Id> {
+        self.seen_ids().chain(self.owed.messages.iter().map(|owed| Id::of(&owed.send.id)))
+    }
+
+    /// Records whose fate is known, the oldest first.
+    pub fn seen_ids(&self) -> impl Iterator<Item = Id> {
+        self.seen.iter().flat_map(|seen| &seen.ids).copied()
     }
 
     /// Remembers records, and forgets those that the feed can no longer repeat or that are too many.
-    pub fn remember(&mut self, ids: Vec<String>, now: Time) {
+    pub fn remember(&mut self, ids: Vec<Id>, now: Time) {
         if !ids.is_empty() {
             self.seen.push_back(Seen { at: now, ids });
         }
@@ -155,7 +182,7 @@ impl State {
     }
 
     /// Remembers records of a past interval: the first to be forgotten, since the feed repeats the others sooner.
-    pub fn remember_past(&mut self, ids: Vec<String>, now: Time) {
+    pub fn remember_past(&mut self, ids: Vec<Id>, now: Time) {
         if !ids.is_empty() {
             self.seen.push_front(Seen { at: now, ids });
         }
@@ -173,11 +200,17 @@ impl State {
         }
     }
 
+    /// What the laws say of a state that comes after this one.
+    pub fn standing(&self) -> Standing {
+        let windows = self.windows.iter().map(|open| (open.window, open.read.count())).collect();
+        Standing { watermark: self.watermark, windows }
+    }
+
     /// Whether what replaces `before` keeps the laws of a connection's state.
     ///
     /// # Errors
     /// `internal`, naming the law; the commit does not happen then.
-    pub fn check(&self, before: Option<&Self>) -> Result<()> {
+    pub fn check(&self, before: Option<&Standing>) -> Result<()> {
         let broken = |law: &str| Err(Error::new(Code::Internal, format!("the new state breaks a law: {law}")));
         if before.is_some_and(|before| self.watermark < before.watermark) {
             return broken("the watermark never moves back");
@@ -188,17 +221,18 @@ impl State {
         if self.windows.windows(2).any(|pair| pair[0].window.end() > pair[1].window.start()) {
             return broken("open windows do not overlap");
         }
-        if let Some(before) = before {
-            // A window that is dropped must be closed: what it still owed must be owed by name.
-            let kept: HashSet<Window> = self.windows.iter().map(|open| open.window).collect();
-            let lost = before.windows.iter().any(|open| {
-                kept.contains(&open.window)
-                    && !self.windows.iter().any(|now| now.window == open.window && now.read.is_superset(&open.read))
-            });
-            if lost {
-                return broken("a blob that was read stays read");
-            }
+        // A window that is dropped must be closed: what it still owed must be owed by name.
+        let read_before = |window| before?.windows.iter().find(|(other, _)| *other == window).map(|(_, read)| *read);
+        if self.windows.iter().any(|open| read_before(open.window).is_some_and(|read| open.read.count() < read)) {
+            return broken("a blob that was read stays read");
         }
         Ok(())
     }
+}
+
+/// What the laws need to know of a state that was replaced; of sets that only grow, their sizes.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    watermark: Time,
+    windows: Vec<(Window, usize)>,
 }

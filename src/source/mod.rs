@@ -5,7 +5,7 @@
 //! limits by itself (requests at once, tokens, throttling), and retries what a retry can heal; what it returns as an
 //! error is final for this run.
 //!
-//! May use: `clock`, `error`, `http`, `limits`, `secret`. Knows nothing of Arrow, Delta, SQL or of a connection's registry.
+//! May use: `clock`, `error`, `http`, `id`, `limits`, `secret`. Knows nothing of Arrow, Delta, SQL or of a connection's registry.
 
 pub mod memory;
 pub mod microsoft365;

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that fails says where, and prints its seed")]
 
 mod inner;
+#[path = "../../benches/support/remote.rs"]
+mod remote;
 mod support;
 
 mod authorize;
@@ -33,6 +35,7 @@ mod serve;
 mod shards;
 mod shell;
 mod slt;
+mod storage;
 mod stores;
 mod tidy;
 mod time_means_sent;

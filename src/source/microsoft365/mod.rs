@@ -5,7 +5,7 @@
 //! `throttle` keeps the limits. The endpoints of a cloud, or those that replace them, are the only thing that tells one
 //! tenant's service from another's.
 //!
-//! May use: `clock`, `error`, `http`, `limits`, `secret` and the trait's own types.
+//! May use: `clock`, `error`, `http`, `id`, `limits`, `secret` and the trait's own types.
 
 mod attachment;
 mod credential;

@@ -22,6 +22,7 @@ use crate::clock::Time;
 use crate::error::{Code, Error, Result};
 use crate::http::header::HeaderMap;
 use crate::http::{Answer, Request, Service, StatusCode, Url, Verdict, parse_json};
+use crate::id::Id;
 use crate::limits;
 use crate::source::{ContentBlob, Feed, RecordChunk, UnreadableRecord, Window};
 
@@ -177,7 +178,7 @@ impl Tenant {
                 // Rounding outward may bring neighbours of a window that does not begin and end with a second.
                 let is_inside = (window.start() == start || blob.created >= window.start())
                     && (window.end() == end || blob.created < window.end());
-                if is_inside && ids.insert(blob.id.clone()) {
+                if is_inside && ids.insert(Id::of(&blob.id)) {
                     blobs.push(blob);
                 }
             }
@@ -453,10 +454,10 @@ fn read_once<'a>(tenant: &'a Tenant, blob: &'a ContentBlob) -> BoxStream<'a, Res
 #[derive(Default)]
 struct Given {
     records_before: u64,
-    ids_before: HashSet<String>,
+    ids_before: HashSet<Id>,
     unreadable_before: HashSet<String>,
     records: u64,
-    ids: HashSet<String>,
+    ids: HashSet<Id>,
     unreadable: HashSet<String>,
 }
 
@@ -473,8 +474,8 @@ impl Given {
         let known = self.records_before.saturating_sub(self.records).min(chunk.records);
         self.records += chunk.records;
         chunk.records -= known;
-        chunk.sends.retain(|send| !self.ids_before.contains(&send.id));
-        self.ids.extend(chunk.sends.iter().map(|send| send.id.clone()));
+        chunk.sends.retain(|send| !self.ids_before.contains(&Id::of(&send.id)));
+        self.ids.extend(chunk.sends.iter().map(|send| Id::of(&send.id)));
         let raw = |record: &UnreadableRecord| record.raw.clone();
         chunk.unreadable.retain(|record| !self.unreadable_before.contains(&record.raw));
         self.unreadable.extend(chunk.unreadable.iter().map(raw));
