@@ -160,7 +160,7 @@ mod tests {
             base_row_id: None,
             default_row_commit_version: None,
         };
-        DataFile { path, size: 1, date: Some(date), stats: None, remove }
+        DataFile { path, size: 1, date: Some(date), stats: None, bloom_places: None, remove }
     }
 
     fn id(number: u32) -> Id {
