@@ -363,7 +363,7 @@ pub const CONSOLE_PAGE_ROWS: usize = 100;
 /// Lines of each table that say who had a file.
 pub const CONSOLE_HOLDERS: usize = 200;
 
-/// Bytes of bloom filters that are kept between queries: two for each row and looked-up column, so 60 million rows.
+/// Bytes of bloom filters that are kept between queries: four for each row and looked-up column, so 30 million rows.
 pub const BLOOMS_BYTES: usize = 128 * 1024 * 1024;
 
 /// Bytes of bloom filters that one look-up reads in order to keep them. So the first one in a large lake stays quick, and the
