@@ -312,11 +312,11 @@ impl Writer {
         let (at, application) = (&self.at, application.as_str());
         // Side by side, since each table stands by itself and most of the time is the way to the store.
         let (quarantine, gaps, scope_members, changes, runs) = tokio::join!(
-            append_once(at, application, number, &outbox.quarantine),
-            append_once(at, application, number, &outbox.gaps),
-            append_once(at, application, number, &outbox.scope_members),
-            append_once(at, application, number, &outbox.changes),
-            append_once(at, application, number, &outbox.runs),
+            Box::pin(append_once(at, application, number, &outbox.quarantine)),
+            Box::pin(append_once(at, application, number, &outbox.gaps)),
+            Box::pin(append_once(at, application, number, &outbox.scope_members)),
+            Box::pin(append_once(at, application, number, &outbox.changes)),
+            Box::pin(append_once(at, application, number, &outbox.runs)),
         );
         quarantine.and(gaps).and(scope_members).and(changes).and(runs)
     }
