@@ -313,6 +313,9 @@ pub const STATEMENT_BYTES: usize = 1024 * 1024;
 /// Queries at work at once, over all who ask; each may take [`QUERY_MEMORY_BYTES`].
 pub const QUERIES_AT_ONCE: usize = 8;
 
+/// How long a person who stopped a query waits for it to end.
+pub const QUERY_STOP_AWAITED: Duration = Duration::from_secs(2);
+
 /// How long a query waits for one of the places before it is told to come back.
 pub const QUERY_PLACE_AWAITED: Duration = Duration::from_secs(10);
 

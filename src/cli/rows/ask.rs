@@ -45,6 +45,12 @@ impl Asked {
         Self { events, work }
     }
 
+    /// Cancels the query, and waits until it is on record: whoever ends the program next would lose that. A query that
+    /// computes for long without a pause is not waited for.
+    pub(super) async fn stop(mut self) {
+        let _ = tokio::time::timeout(limits::QUERY_STOP_AWAITED, self.work.shutdown()).await;
+    }
+
     /// What comes next; nothing at the end.
     ///
     /// # Errors

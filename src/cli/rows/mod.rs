@@ -105,7 +105,10 @@ pub(super) async fn deliver(
     loop {
         tokio::select! {
             biased;
-            () = &mut stop => return Err(Error::new(Code::Interrupted, "the query was cancelled")),
+            () = &mut stop => {
+                asked.stop().await;
+                return Err(Error::new(Code::Interrupted, "the query was cancelled"));
+            }
             event = asked.next() => match event? {
                 None => break,
                 Some(Event::Begun(schema, of)) => {
