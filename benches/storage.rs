@@ -183,7 +183,7 @@ async fn steps(store: &Remote) -> Vec<(String, Measured)> {
 }
 
 async fn ask(engine: &Engine, statement: &str) -> usize {
-    let asker = Asker::local("bench".to_owned(), Surface::Sql);
+    let asker = Asker::local("bench".to_owned(), Surface::Shell);
     let search = engine.search(&asker).await.expect("a search");
     let batches = search.sql(statement).await.expect("it can be asked").collect().await.expect("it is answered");
     batches.iter().map(arrow::array::RecordBatch::num_rows).sum()
