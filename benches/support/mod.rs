@@ -147,7 +147,8 @@ impl Server {
     pub(crate) fn start(lake: &Path) -> Self {
         let mut command = Command::new(WAYBILL);
         command.arg("--lake").arg(lake).args(["serve", "--postgres", "127.0.0.1:0"]);
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("the program was built");
+        // It says there what it was asked.
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program was built");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("it is piped");
         BufReader::new(stdout).read_line(&mut line).expect("the server says where it listens");
