@@ -147,7 +147,7 @@ async fn steps(store: &Remote) -> Vec<(String, Measured)> {
             lake(store).maintain(&[CONNECTION], Maintenance::default()).await.expect("the lake is maintained");
             step("maintenance", began);
         }
-        // The first hour is one of the afternoon, so that the last ones are of another day.
+        // The commits above have begun an eighth day.
         for (name, statement, expected) in
             [(look_up_name, look_up.as_str(), 1), (per_day_name, per_day, HOURS / 24 + 1)]
         {
