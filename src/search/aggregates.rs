@@ -4,12 +4,14 @@
 //! left, that is most of a query's time. `distinct` and `first_value` do the same over columns. Only plans with groups
 //! are changed: without, there is one state, and DataFusion fills it on all cores.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
+use arrow::array::ArrayRef;
 use datafusion::common::tree_node::Transformed;
-use datafusion::common::{DFSchema, Result as PlanResult};
+use datafusion::common::{DFSchema, Result as PlanResult, ScalarValue};
 use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
+use datafusion::logical_expr::{Accumulator, Aggregate, EmitTo, Expr, GroupsAccumulator, LogicalPlan};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use super::{distinct, first_value};
@@ -51,9 +53,55 @@ fn ours(expr: &Expr, input: &DFSchema) -> Option<AggregateFunction> {
     distinct::instead_of(function, input).or_else(|| first_value::instead_of(function, input))
 }
 
+/// A state over columns for the one group of a plan without groups, for which DataFusion asks where it found that a plan has
+/// none after all.
+#[derive(Debug)]
+pub(super) struct OneGroup<G>(G);
+
+impl<G: GroupsAccumulator> OneGroup<G> {
+    /// A group without rows, in a state that has seen nothing.
+    pub(super) fn of(mut groups: G) -> PlanResult<Self> {
+        let nothing = groups.state(EmitTo::All)?;
+        groups.merge_batch(&nothing, &[], 1)?;
+        Ok(Self(groups))
+    }
+
+    /// The group as columns of one row; it stays, though to tell it takes it away.
+    fn told(&mut self) -> PlanResult<Vec<ArrayRef>> {
+        let state = self.0.state(EmitTo::All)?;
+        self.0.merge_batch(&state, &[0], 1)?;
+        Ok(state)
+    }
+}
+
+impl<G: GroupsAccumulator + Debug + Sync> Accumulator for OneGroup<G> {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> PlanResult<()> {
+        self.0.update_batch(values, &vec![0; values[0].len()], None, 1)
+    }
+
+    fn evaluate(&mut self) -> PlanResult<ScalarValue> {
+        let state = self.told()?;
+        let value = self.0.evaluate(EmitTo::All)?;
+        self.0.merge_batch(&state, &[0], 1)?;
+        ScalarValue::try_from_array(&value, 0)
+    }
+
+    fn size(&self) -> usize {
+        self.0.size()
+    }
+
+    fn state(&mut self) -> PlanResult<Vec<ScalarValue>> {
+        self.told()?.iter().map(|column| ScalarValue::try_from_array(column, 0)).collect()
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> PlanResult<()> {
+        self.0.merge_batch(states, &vec![0; states[0].len()], 1)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, Int64Array as Numbers, RecordBatch, StringArray};
+    use arrow::array::{Int64Array as Numbers, RecordBatch, StringArray};
     use arrow::compute::cast;
     use arrow::datatypes::DataType;
     use arrow::util::display::array_value_to_string;
@@ -119,7 +167,7 @@ mod tests {
 
     type Row = (Option<String>, Option<i64>, Option<String>, Option<String>, Option<i64>, Option<i64>);
 
-    const STATEMENTS: [&str; 12] = [
+    const STATEMENTS: [&str; 13] = [
         "SELECT g, count(DISTINCT a) FROM t GROUP BY g",
         "SELECT g, h, count(DISTINCT a) AS x, count(DISTINCT b), count(*), count(a), min(b), max(a), sum(n) FROM t GROUP BY g, h",
         "SELECT h, count(DISTINCT a) FILTER (WHERE n > 2), count(DISTINCT a) FROM t GROUP BY h",
@@ -133,6 +181,7 @@ mod tests {
         "SELECT g, first_value(a ORDER BY id), last_value(b ORDER BY id), count(DISTINCT b), max(n) FROM t GROUP BY g",
         "SELECT g, first_value(a ORDER BY id DESC) FILTER (WHERE n > 1), last_value(a ORDER BY id DESC) FROM t GROUP BY g",
         "SELECT h, first_value(id || 'x' ORDER BY unique NULLS FIRST), last_value(id || 'x' ORDER BY unique) FROM t GROUP BY h",
+        "SELECT first_value(a ORDER BY id), last_value(b ORDER BY id), count(DISTINCT b) FROM t GROUP BY 'one'",
     ];
 
     fn text() -> impl Strategy<Value = Option<String>> {

@@ -35,6 +35,8 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, ExprSchemable as _, GroupsAccumulator, Signature, Volatility,
 };
 
+use super::aggregates::OneGroup;
+
 /// Our count of distinct texts in place of DataFusion's.
 pub(super) fn instead_of(function: &AggregateFunction, input: &DFSchema) -> Option<AggregateFunction> {
     static OURS: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| {
@@ -82,7 +84,7 @@ impl AggregateUDFImpl for Function {
     }
 
     fn accumulator(&self, _: AccumulatorArgs) -> PlanResult<Box<dyn Accumulator>> {
-        Ok(Box::new(OneGroup(DistinctTexts::default())))
+        Ok(Box::new(OneGroup::of(DistinctTexts::default())?))
     }
 
     fn groups_accumulator_supported(&self, _: AccumulatorArgs) -> bool {
@@ -277,34 +279,6 @@ fn counting(texts: &ArrayRef, filter: Option<&BooleanArray>) -> PlanResult<Strin
     let nulls = NullBuffer::union(texts.nulls(), Some(&NullBuffer::new(passes)));
     let (views, buffers, _) = texts.into_parts();
     Ok(StringViewArray::try_new(views, buffers, nulls)?)
-}
-
-/// The same for one group, which DataFusion asks for where a plan has none after all.
-#[derive(Debug)]
-struct OneGroup(DistinctTexts);
-
-impl Accumulator for OneGroup {
-    fn update_batch(&mut self, values: &[ArrayRef]) -> PlanResult<()> {
-        self.0.update_batch(values, &vec![0; values[0].len()], None, 1)
-    }
-
-    fn evaluate(&mut self) -> PlanResult<ScalarValue> {
-        self.0.grow(1);
-        Ok(ScalarValue::Int64(Some(self.0.counts[0])))
-    }
-
-    fn size(&self) -> usize {
-        self.0.size()
-    }
-
-    fn state(&mut self) -> PlanResult<Vec<ScalarValue>> {
-        self.0.grow(1);
-        self.0.state(EmitTo::All)?.iter().map(|column| ScalarValue::try_from_array(column, 0)).collect()
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef]) -> PlanResult<()> {
-        self.0.merge_batch(states, &vec![0; states[0].len()], 1)
-    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use arrow::array::{
 };
 use arrow::compute::{SortOptions, cast, take};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, UInt8Type};
-use datafusion::common::{DFSchema, Result as PlanResult, ScalarValue};
+use datafusion::common::{DFSchema, Result as PlanResult};
 use datafusion::error::DataFusionError;
 use datafusion::functions_aggregate::first_last::{FirstValue, LastValue};
 use datafusion::logical_expr::expr::{AggregateFunction, NullTreatment};
@@ -22,6 +22,8 @@ use datafusion::logical_expr::utils::format_state_name;
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, ExprSchemable as _, GroupsAccumulator, Signature, Volatility,
 };
+
+use super::aggregates::OneGroup;
 
 /// Our first text in place of DataFusion's, where it does the same.
 pub(super) fn instead_of(function: &AggregateFunction, input: &DFSchema) -> Option<AggregateFunction> {
@@ -114,7 +116,7 @@ impl AggregateUDFImpl for Function {
     }
 
     fn accumulator(&self, about: AccumulatorArgs) -> PlanResult<Box<dyn Accumulator>> {
-        Ok(Box::new(OneGroup(FirstText::new(self.options, about.return_type().clone()))))
+        Ok(Box::new(OneGroup::of(FirstText::new(self.options, about.return_type().clone()))?))
     }
 
     fn groups_accumulator_supported(&self, _: AccumulatorArgs) -> bool {
@@ -250,33 +252,5 @@ impl GroupsAccumulator for FirstText {
         let groups =
             self.places.capacity() * size_of::<u32>() + self.ranks.capacity() + self.keys.capacity() * size_of::<i64>();
         groups + self.texts.allocated_size()
-    }
-}
-
-/// The same for one group, which DataFusion asks for where a plan has none after all.
-#[derive(Debug)]
-struct OneGroup(FirstText);
-
-impl Accumulator for OneGroup {
-    fn update_batch(&mut self, values: &[ArrayRef]) -> PlanResult<()> {
-        self.0.update_batch(values, &vec![0; values[0].len()], None, 1)
-    }
-
-    fn evaluate(&mut self) -> PlanResult<ScalarValue> {
-        self.0.grow(1);
-        ScalarValue::try_from_array(&cast(&self.0.texts_of(1)?, &self.0.kind)?, 0)
-    }
-
-    fn size(&self) -> usize {
-        self.0.size()
-    }
-
-    fn state(&mut self) -> PlanResult<Vec<ScalarValue>> {
-        self.0.grow(1);
-        self.0.state(EmitTo::All)?.iter().map(|column| ScalarValue::try_from_array(column, 0)).collect()
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef]) -> PlanResult<()> {
-        self.0.merge_batch(states, &vec![0; states[0].len()], 1)
     }
 }
