@@ -37,7 +37,7 @@ use uuid::Uuid;
 use super::checkpoint::{self, Checkpoint, Outbox};
 use super::index::{Index, event_ids};
 use super::store::Location;
-use super::table::{Attempt, DataFile, Intent, Table, append, metadata};
+use super::table::{Attempt, DataFile, Intent, Table, append, metadata, path};
 use crate::clock::Time;
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::event::schema::{self, TableName};
@@ -243,7 +243,7 @@ impl Writer {
             let mut of_date = adds.iter().filter(|add| partition(add) == date);
             // A day's rows are one file; what an unexpected second one holds would have to be read.
             if let (Some(add), None) = (of_date.next(), of_date.next()) {
-                written.push((Path::parse(&add.path).unwrap_or_else(|_| Path::from(add.path.as_str())), date, ids));
+                written.push((path(add), date, ids));
             }
         }
         let removes = rewritten.values().map(|file| Action::Remove(file.remove.clone()));
@@ -366,8 +366,7 @@ pub(super) async fn append_once<R: Row + Sync>(
         }
         let adds = match &written {
             Some(adds) => adds,
-            None => written
-                .insert(table.write(rows.len(), stream::iter(rows.chunks(ROWS_AT_ONCE).map(batch::to_batch))).await?),
+            None => written.insert(write(&table, rows).await?),
         };
         let actions = adds.iter().cloned().map(Action::Add).collect();
         let intent =
@@ -390,7 +389,7 @@ pub(super) async fn append_rows<R: Row + Sync>(at: &Location, rows: &[R]) -> Res
         return Ok(());
     }
     let mut table = Table::open_or_create(at, R::TABLE).await?;
-    let adds = table.write(rows.len(), stream::iter(rows.chunks(ROWS_AT_ONCE).map(batch::to_batch))).await?;
+    let adds = write(&table, rows).await?;
     for _ in 0..limits::COMMIT_ATTEMPTS {
         let actions = adds.iter().cloned().map(Action::Add).collect();
         let intent = Intent { operation: append(R::TABLE), transactions: Vec::new(), metadata: Vec::new() };
@@ -400,6 +399,11 @@ pub(super) async fn append_rows<R: Row + Sync>(at: &Location, rows: &[R]) -> Res
         }
     }
     Err(Error::new(Code::LakeUnavailable, format!("other writers kept `{}` busy", R::TABLE)))
+}
+
+/// Writes rows as new files, a part of them at a time.
+async fn write<R: Row + Sync>(table: &Table, rows: &[R]) -> Result<Vec<Add>> {
+    table.write(rows.len(), stream::iter(rows.chunks(ROWS_AT_ONCE).map(batch::to_batch))).await
 }
 
 /// The day whose rows a new file holds.

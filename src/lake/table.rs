@@ -268,8 +268,7 @@ impl Table {
     /// Notes in the log where the bloom filters of a new file are. The writer does not tell, so its footer is read.
     async fn tag(&self, add: &mut Add) -> Result<()> {
         let size = u64::try_from(add.size).unwrap_or_default();
-        let path = Path::parse(&add.path).unwrap_or_else(|_| Path::from(add.path.as_str()));
-        let reader = FileReader::new(Arc::clone(&self.store), path).with_file_size(size);
+        let reader = FileReader::new(Arc::clone(&self.store), path(add)).with_file_size(size);
         let metadata = reader.with_footer_size_hint(files::FOOTER_BYTES).get_metadata(None).await.map_err(|error| {
             let code = cause_in_store(&error).unwrap_or(Code::LakeDamaged);
             let doing = format!("cannot read the footer of `{}` of the table `{}`", add.path, self.name);
@@ -385,6 +384,11 @@ impl Table {
         let code = cause_in_store(&error).unwrap_or(Code::LakeDamaged);
         Error::new(code, format!("{doing} the table `{}`: {error}", self.name)).caused_by(error)
     }
+}
+
+/// Where a new file is, below the table's folder.
+pub(super) fn path(add: &Add) -> Path {
+    Path::parse(&add.path).unwrap_or_else(|_| Path::from(add.path.as_str()))
 }
 
 /// A table that is not loaded yet, and the store rooted at its folder.
