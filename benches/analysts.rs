@@ -4,21 +4,14 @@
 
 mod support;
 
-use std::path::PathBuf;
-
 use serde_json::{Value, json};
-use support::events::{Events, address, hash};
+use support::events::{address, hash};
 use support::peer::Python;
 use support::{Server, machine, number, spread, table};
-use waybill::lake::Lake;
 
 /// The program's own, for making the lake.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Days of the lake, and rows of a commit: the same as those of `queries`, so that one lake serves both.
-const DAYS: usize = 90;
-const ROWS_AT_ONCE: usize = 190_000;
 
 /// Look-ups for each scan.
 const LOOK_UPS: usize = 4;
@@ -31,13 +24,8 @@ fn main() {
     let clients = number("WAYBILL_BENCH_CLIENTS", 32);
     let seconds = number("WAYBILL_BENCH_SECONDS", 20);
     let scratch = tempfile::tempdir().expect("a scratch directory");
-    let kept = std::env::var_os("WAYBILL_BENCH_LAKE").map(PathBuf::from);
-    let folder = kept.unwrap_or_else(|| scratch.path().to_owned()).join(format!("lake-{rows}"));
-    if !folder.exists() {
-        let lake = Lake::at(folder.to_str().expect("a path in UTF-8")).expect("a path is a lake");
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(Events { rows, days: DAYS }.fill(&lake, ROWS_AT_ONCE, 2));
-    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let (_, folder) = support::events::lake(&runtime, rows, scratch.path());
     let statements: Vec<(&str, String)> = (0..QUESTIONS).map(|place| question(place, rows)).collect();
     let server = Server::start(&folder);
     let mut peer = Python::start("analysts_peer.py", &[]);

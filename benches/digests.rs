@@ -15,8 +15,9 @@ use bytes::Bytes;
 use md5::{Digest as _, Md5};
 use serde_json::{Value, json};
 use sha2::Sha256;
+use support::events::mixed;
 use support::peer::Python;
-use support::{machine, number, spread, table};
+use support::{machine, number, own_cpu_exactly, spread, table};
 use waybill::digest::{HashPool, Hasher, Instructions};
 use waybill::limits;
 
@@ -97,18 +98,10 @@ fn attachments() -> Vec<Bytes> {
     (0..ATTACHMENTS).map(attachment).collect()
 }
 
-/// Numbers that look random and are the same each time (SplitMix64, Steele et al. 2014).
-fn mixed(number: u64) -> u64 {
-    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 /// As a run does: all attachments are under way at once, and each gives its next piece when the one before it is done.
 fn side_by_side(pool: &Arc<HashPool>, attachments: &[Bytes]) -> (Duration, Vec<Pair>) {
     let (done, hashed) = mpsc::channel();
-    let began = cpu();
+    let began = own_cpu_exactly();
     for (number, attachment) in attachments.iter().enumerate() {
         let done = done.clone();
         next_piece(pool, Hasher::new(), attachment.clone(), move |hasher| {
@@ -121,7 +114,7 @@ fn side_by_side(pool: &Arc<HashPool>, attachments: &[Bytes]) -> (Duration, Vec<P
         let (digests, _) = hasher.finish();
         pairs[number] = (digests.md5_hex(), digests.sha256_hex());
     }
-    (cpu() - began, pairs)
+    (own_cpu_exactly() - began, pairs)
 }
 
 fn next_piece(pool: &Arc<HashPool>, hasher: Hasher, mut rest: Bytes, on_done: impl FnOnce(Hasher) + Send + 'static) {
@@ -136,7 +129,7 @@ fn next_piece(pool: &Arc<HashPool>, hasher: Hasher, mut rest: Bytes, on_done: im
 
 /// One attachment after the other, one digest after the other.
 fn in_turn(attachments: &[Bytes]) -> (Duration, Vec<Pair>) {
-    let began = cpu();
+    let began = own_cpu_exactly();
     let pair = |attachment: &Bytes| {
         let (mut md5, mut sha256) = (Md5::new(), Sha256::new());
         for step in attachment.chunks(STEP_BYTES) {
@@ -146,22 +139,11 @@ fn in_turn(attachments: &[Bytes]) -> (Duration, Vec<Pair>) {
         (hex(&md5.finalize()), hex(&sha256.finalize()))
     };
     let pairs = attachments.iter().map(pair).collect();
-    (cpu() - began, pairs)
+    (own_cpu_exactly() - began, pairs)
 }
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// CPU time that the threads of this process used so far; none of them ends before the process does.
-fn cpu() -> Duration {
-    let threads = std::fs::read_dir("/proc/self/task").expect("the threads of this process");
-    let nanoseconds = |thread: std::io::Result<std::fs::DirEntry>| -> u64 {
-        let times = std::fs::read_to_string(thread.expect("a thread").path().join("schedstat"));
-        let times = times.expect("the times of a thread");
-        times.split(' ').next().and_then(|time| time.parse().ok()).expect("a time in nanoseconds")
-    };
-    Duration::from_nanos(threads.map(nanoseconds).sum())
 }
 
 /// Other people's programs, each in a process of its own.

@@ -5,28 +5,21 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use support::duckdb::DuckDb;
-use support::events::{Events, address, data_files, hash};
+use support::events::{Events, LAKE_DAYS, address, data_files, hash};
 use support::peer::Python;
 use support::{machine, number, own_cpu_exactly, spread, table};
 use waybill::clock::Clock;
 use waybill::event::schema::TableName;
-use waybill::lake::Lake;
 use waybill::search::{Asker, Engine, Surface};
 
 /// The program's own.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Days that the lake covers.
-const DAYS: usize = 90;
-
-/// Rows of one commit while the lake is made; about 300 MB in memory, and a file that needs no merging.
-const ROWS_AT_ONCE: usize = 190_000;
 
 /// The questions of an incident, beside the cookbook's.
 const QUESTIONS: [(&str, &str); 5] = [
@@ -55,12 +48,7 @@ fn main() {
     let rounds = number("WAYBILL_BENCH_ROUNDS", 5);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let scratch = tempfile::tempdir().expect("a scratch directory");
-    let kept = std::env::var_os("WAYBILL_BENCH_LAKE").map(PathBuf::from);
-    let folder = kept.unwrap_or_else(|| scratch.path().to_owned()).join(format!("lake-{rows}"));
-    let lake = Lake::at(folder.to_str().expect("a path in UTF-8")).expect("a path is a lake");
-    if !folder.exists() {
-        runtime.block_on(Events { rows, days: DAYS }.fill(&lake, ROWS_AT_ONCE, 2));
-    }
+    let (lake, folder) = support::events::lake(&runtime, rows, scratch.path());
     let files = runtime.block_on(data_files(&lake, &folder, TableName::FileEvents));
     let bytes: u64 = files.iter().filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).sum();
     let mut peer = DuckDb::start();
@@ -137,7 +125,7 @@ fn main() {
 fn questions(rows: usize) -> Vec<(String, String)> {
     let value = |index: usize| hash(index % rows, 64);
     let hashes: Vec<String> = (0..20).map(|index| format!("'{}'", value(index * 7919))).collect();
-    let day = |back: usize| Events { rows, days: DAYS }.first_day() + chrono::Days::new((DAYS - back) as u64);
+    let day = |back: usize| Events { rows, days: LAKE_DAYS }.first_day() + chrono::Days::new((LAKE_DAYS - back) as u64);
     let fill = |text: &str| {
         text.replace("{sha256}", &value(rows / 2))
             .replace("{hashes}", &hashes.join(", "))

@@ -9,6 +9,9 @@ use waybill::event::schema::TableName;
 use waybill::event::{FileEvent, HashStatus};
 use waybill::lake::{Commit, Lake, Maintenance};
 
+/// Days of the lake of [`lake`].
+pub(crate) const LAKE_DAYS: usize = 90;
+
 /// So many events on so many days.
 #[derive(Clone, Copy)]
 pub(crate) struct Events {
@@ -134,6 +137,19 @@ impl Events {
     }
 }
 
+/// The lake of `queries` and `analysts`, so many rows in [`LAKE_DAYS`] days: the one that `WAYBILL_BENCH_LAKE` keeps, or a new one.
+pub(crate) fn lake(runtime: &tokio::runtime::Runtime, rows: usize, scratch: &Path) -> (Lake, PathBuf) {
+    /// Rows of one commit; about 300 MB in memory, and a file that needs no merging.
+    const ROWS_AT_ONCE: usize = 190_000;
+    let kept = std::env::var_os("WAYBILL_BENCH_LAKE").map(PathBuf::from);
+    let folder = kept.unwrap_or_else(|| scratch.to_owned()).join(format!("lake-{rows}"));
+    let lake = Lake::at(folder.to_str().expect("a path in UTF-8")).expect("a path is a lake");
+    if !folder.exists() {
+        runtime.block_on(Events { rows, days: LAKE_DAYS }.fill(&lake, ROWS_AT_ONCE, 2));
+    }
+    (lake, folder)
+}
+
 /// The data files of a table's present version.
 pub(crate) async fn data_files(lake: &Lake, folder: &Path, table: TableName) -> Vec<PathBuf> {
     let Some(opened) = lake.table_if_there(table).await.expect("the lake can be read") else { return Vec::new() };
@@ -142,7 +158,7 @@ pub(crate) async fn data_files(lake: &Lake, folder: &Path, table: TableName) -> 
 }
 
 /// Numbers that look random and are the same each time (SplitMix64, Steele et al. 2014).
-fn mixed(number: u64) -> u64 {
+pub(crate) fn mixed(number: u64) -> u64 {
     let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
