@@ -14,6 +14,7 @@ use support::events::{Events, LAKE_DAYS, address, data_files, hash};
 use support::peer::Python;
 use support::{machine, number, own_cpu_exactly, spread, table};
 use waybill::clock::Clock;
+use waybill::error::Result;
 use waybill::event::schema::TableName;
 use waybill::search::{Asker, Engine, Surface};
 
@@ -74,18 +75,26 @@ fn main() {
         let mut failed = None;
         for round in 0..=rounds {
             let before = own_cpu_exactly();
-            let (own, count) = runtime.block_on(ask(&engine, &statement));
+            let (own, count) = match runtime.block_on(ask(&engine, &statement)) {
+                Ok(answered) => answered,
+                Err(error) => {
+                    failed = Some(format!("waybill: {error}"));
+                    break;
+                }
+            };
             let own_cpu = own_cpu_exactly().saturating_sub(before);
+            // The first round warms both.
+            if round > 0 {
+                ours.push(own.as_secs_f64() * 1e3);
+                cpu[0] += own_cpu;
+            }
             match peer.ask(&statement) {
                 Ok((other, other_cpu, others)) => {
                     if count != others {
                         failed = Some(format!("{count} rows, and the peer has {others}"));
                     }
-                    // The first round warms both.
                     if round > 0 {
-                        ours.push(own.as_secs_f64() * 1e3);
                         theirs.push(other.as_secs_f64() * 1e3);
-                        cpu[0] += own_cpu;
                         cpu[1] += other_cpu;
                     }
                 }
@@ -94,7 +103,8 @@ fn main() {
             answer = count;
         }
         if let Some(why) = failed {
-            lines.push(vec![name, answer.to_string(), String::new(), String::new(), why]);
+            let own = if ours.is_empty() { String::new() } else { spread(ours).text(1) };
+            lines.push(vec![name, answer.to_string(), own, String::new(), why]);
             continue;
         }
         let ratios = spread(ours.iter().zip(&theirs).map(|(own, other)| own / other));
@@ -160,12 +170,11 @@ fn with_values(statement: &str, rows: usize) -> String {
     statement
 }
 
-async fn ask(engine: &Engine, statement: &str) -> (Duration, usize) {
+async fn ask(engine: &Engine, statement: &str) -> Result<(Duration, usize)> {
     let began = Instant::now();
-    let search = engine.search(&Asker::local("bench".to_owned(), Surface::Shell)).await.expect("the lake opens");
-    let answer = search.sql(statement).await.unwrap_or_else(|error| panic!("{error}: {statement}"));
-    let batches = answer.collect().await.unwrap_or_else(|error| panic!("{error}: {statement}"));
-    (began.elapsed(), batches.iter().map(arrow::array::RecordBatch::num_rows).sum())
+    let search = engine.search(&Asker::local("bench".to_owned(), Surface::Shell)).await?;
+    let batches = search.sql(statement).await?.collect().await?;
+    Ok((began.elapsed(), batches.iter().map(arrow::array::RecordBatch::num_rows).sum()))
 }
 
 /// Sail in processes of its own (`benches/sail_peer.py`), which reads the table's log itself.

@@ -162,6 +162,9 @@ pub const LOG_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of one entry of a log that are kept; a checkpoint of a few thousand files has more.
 pub const LOG_ENTRY_BYTES: u64 = 2 * 1024 * 1024;
 
+/// Entries of a log that are read at once: a checkpoint, and the twenty versions that come before the next one.
+pub const LOG_ENTRIES_AT_ONCE: usize = 21;
+
 /// Tries of one commit against other writers. Each loses only to a writer that made progress.
 pub const COMMIT_ATTEMPTS: u32 = 50;
 
@@ -333,8 +336,14 @@ pub const QUERY_PROBED_ROWS: usize = 20_000;
 /// month may have been tidied past it.
 pub const LOG_LISTED_EVERY: Duration = Duration::from_secs(60 * 60);
 
+/// Files that a query reads at once from a storage across a network, where each of its few requests for a file is waited for.
+pub const FAR_FILES_AT_ONCE: usize = 16;
+
 /// Bytes of Parquet footers and page indexes that are kept between queries: about 100 KB for a file of 100,000 rows.
 pub const QUERY_CACHE_BYTES: usize = 256 * 1024 * 1024;
+
+/// Rows of file events up to which their risk is found with one side of each join in memory: some 100 bytes each.
+pub const RISK_ROWS_IN_MEMORY: usize = 3_000_000;
 
 /// Bytes on disk that queries spill to, together.
 pub const QUERY_SPILL_BYTES: u64 = 20 * 1024 * 1024 * 1024;
@@ -365,6 +374,9 @@ pub const CONSOLE_PAGE_ROWS: usize = 100;
 
 /// Lines of each table that say who had a file.
 pub const CONSOLE_HOLDERS: usize = 200;
+
+/// Bytes at the end of a data file in which its footer is expected, and of a small one its page index: one request instead of two.
+pub const FOOTER_BYTES: usize = 64 * 1024;
 
 /// Bytes of bloom filters that are kept between queries: four for each row and looked-up column, so 30 million rows.
 pub const BLOOMS_BYTES: usize = 128 * 1024 * 1024;

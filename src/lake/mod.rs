@@ -86,7 +86,7 @@ impl Lake {
     /// `lake-unavailable`, `lake-damaged`.
     pub async fn create(&self) -> Result<()> {
         for table in TableName::ALL {
-            Table::open_or_create(&self.at, table).await?;
+            Table::open_or_create(&self.at.remembering_logs(), table).await?;
         }
         Ok(())
     }
@@ -96,7 +96,7 @@ impl Lake {
     /// # Errors
     /// `no-lake` when the table is not there.
     pub async fn table(&self, name: TableName) -> Result<Table> {
-        Table::open(&self.at, name).await?.ok_or_else(|| {
+        self.table_if_there(name).await?.ok_or_else(|| {
             Error::new(Code::NoLake, format!("there is no lake at `{}`: it has no table `{name}`", self.url()))
         })
     }
@@ -106,7 +106,7 @@ impl Lake {
     /// # Errors
     /// `lake-unavailable`, `lake-damaged`.
     pub async fn table_if_there(&self, name: TableName) -> Result<Option<Table>> {
-        Table::open(&self.at, name).await
+        Table::open(&self.at.remembering_logs(), name).await
     }
 
     /// Records changes that no run makes, once: `revision` numbers the changes of `subject`, and grows.
@@ -114,7 +114,7 @@ impl Lake {
     /// # Errors
     /// `lake-unavailable`, `lake-not-writable`, `lake-damaged`.
     pub async fn record(&self, changes: &[Change], subject: &str, revision: i64) -> Result<()> {
-        commit::append_once(&self.at, &format!("changes/{subject}"), revision, changes).await
+        commit::append_once(&self.at.remembering_logs(), &format!("changes/{subject}"), revision, changes).await
     }
 
     /// Records searches as evidence, in one commit. `search_id` tells rows apart that come twice because the storage's
@@ -123,7 +123,7 @@ impl Lake {
     /// # Errors
     /// `lake-unavailable`, `lake-not-writable`, `lake-damaged`.
     pub async fn record_searches(&self, searches: &[Searched]) -> Result<()> {
-        commit::append_rows(&self.at, searches).await
+        commit::append_rows(&self.at.remembering_logs(), searches).await
     }
 
     /// Tries whether the storage lets Waybill write and delete, with an object of its own.
@@ -159,7 +159,7 @@ impl Lake {
     /// # Errors
     /// `lake-unavailable`, `lake-damaged`.
     pub async fn checkpoint<S: DeserializeOwned>(&self, state_id: Uuid) -> Result<Option<Checkpoint<S>>> {
-        let Some(events) = Table::open(&self.at, TableName::FileEvents).await? else { return Ok(None) };
+        let Some(events) = self.table_if_there(TableName::FileEvents).await? else { return Ok(None) };
         match events.transaction(&state_id.to_string()).await? {
             0 => Ok(None),
             number => checkpoint::read(&self.at, state_id, number).await.map(Some),
@@ -171,7 +171,7 @@ impl Lake {
     /// # Errors
     /// `lake-unavailable`, `lake-damaged`.
     pub async fn has_states(&self, state_ids: &[Uuid]) -> Result<bool> {
-        let Some(events) = Table::open(&self.at, TableName::FileEvents).await? else { return Ok(false) };
+        let Some(events) = self.table_if_there(TableName::FileEvents).await? else { return Ok(false) };
         for id in state_ids {
             if events.transaction(&id.to_string()).await? == 0 {
                 return Ok(false);
@@ -188,7 +188,7 @@ impl Lake {
         self.require().await?;
         let mut reports = Vec::new();
         for table in TableName::ALL {
-            reports.extend(maintain::table(&self.at, table, maintenance).await?);
+            reports.extend(maintain::table(&self.at.remembering_logs(), table, maintenance).await?);
         }
         let events = self.table(TableName::FileEvents).await?;
         for id in state_ids {

@@ -15,9 +15,6 @@ const ROW_GROUP_ROWS: usize = 64 * 1024;
 /// Rows per page: the unit that the page index lets a reader skip.
 const PAGE_ROWS: usize = 4 * 1024;
 
-/// Bytes at the end of a file in which its footer is expected: one request instead of two.
-pub(super) const FOOTER_BYTES: usize = 64 * 1024;
-
 /// False positives of a bloom filter: one in 10,000 costs four bytes a value. A year of 100 million rows has 1,800 row groups, so
 /// that one in 600, which is what half the size was seen to give, makes a look-up read three of them for nothing.
 const BLOOM_FALSE_POSITIVES: f64 = 0.0001;

@@ -29,7 +29,7 @@ pub(crate) struct Location {
 }
 
 impl Location {
-    /// The same place, for somebody who reads the same logs again and again: each entry is asked for once.
+    /// The same place, for somebody who reads logs: each entry is asked for once.
     pub(super) fn remembering_logs(&self) -> Self {
         Self { store: Arc::new(LogMemory::over(Arc::clone(&self.store))), ..self.clone() }
     }

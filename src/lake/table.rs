@@ -30,6 +30,7 @@ use super::store::{Location, cause_in_store};
 use super::{parquet as files, paths};
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::event::schema::{self, TableName};
+use crate::limits;
 
 #[expect(deprecated, reason = "arrow 59 deprecates it in favour of an example to copy; the store runs on this runtime")]
 type FileReader = parquet::arrow::async_reader::ParquetObjectReader;
@@ -269,11 +270,12 @@ impl Table {
     async fn tag(&self, add: &mut Add) -> Result<()> {
         let size = u64::try_from(add.size).unwrap_or_default();
         let reader = FileReader::new(Arc::clone(&self.store), path(add)).with_file_size(size);
-        let metadata = reader.with_footer_size_hint(files::FOOTER_BYTES).get_metadata(None).await.map_err(|error| {
-            let code = cause_in_store(&error).unwrap_or(Code::LakeDamaged);
-            let doing = format!("cannot read the footer of `{}` of the table `{}`", add.path, self.name);
-            Error::new(code, format!("{doing}: {error}")).caused_by(error)
-        })?;
+        let metadata =
+            reader.with_footer_size_hint(limits::FOOTER_BYTES).get_metadata(None).await.map_err(|error| {
+                let code = cause_in_store(&error).unwrap_or(Code::LakeDamaged);
+                let doing = format!("cannot read the footer of `{}` of the table `{}`", add.path, self.name);
+                Error::new(code, format!("{doing}: {error}")).caused_by(error)
+            })?;
         let tag = BloomPlaces::of(self.definition(), size, &metadata).tag();
         add.tags.get_or_insert_default().extend(tag);
         Ok(())

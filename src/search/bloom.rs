@@ -13,6 +13,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -96,7 +97,7 @@ impl Blooms {
     }
 
     /// The files that may hold a row for this filter, as far as equality with a column of `columns` rules some out, and with
-    /// each of them its row groups that may.
+    /// each of them its row groups that may. With it, whether all that the filters know is told so.
     ///
     /// # Errors
     /// Those of the storage, and of files that are no Parquet.
@@ -106,24 +107,28 @@ impl Blooms {
         filter: &Arc<dyn PhysicalExpr>,
         columns: &[&'static str],
         from: Source<'_>,
-    ) -> Result<Vec<PartitionedFile>, DataFusionError> {
+    ) -> Result<(Vec<PartitionedFile>, bool), DataFusionError> {
         let mut wanted = wanted(filter, columns);
         if wanted.is_empty() {
-            return Ok(files);
+            return Ok((files, false));
         }
+        let is_all = AtomicBool::new(true);
         trace(&mut wanted, &files);
         let allowance = Allowance(Mutex::new(limits::BLOOMS_READ_BYTES));
         // In their order, since the order of files decides what a scan reads first.
         let kept = futures::stream::iter(files).map(|file| async {
             let mut row_groups: Option<Vec<bool>> = None;
             for wanted in &wanted {
-                let Some(may_hold) = self.row_groups(&file, wanted, &from, &allowance).await? else { continue };
+                let Some(may_hold) = self.row_groups(&file, wanted, &from, &allowance).await? else {
+                    is_all.store(false, Ordering::Relaxed);
+                    continue;
+                };
                 let both = match row_groups {
                     None => may_hold,
                     Some(others) => others.iter().zip(&may_hold).map(|(one, other)| *one && *other).collect(),
                 };
                 if !both.contains(&true) {
-                    return Ok(None);
+                    return Ok::<_, DataFusionError>(None);
                 }
                 row_groups = Some(both);
             }
@@ -132,7 +137,8 @@ impl Blooms {
                 _ => file,
             }))
         });
-        kept.buffered(limits::BLOOMS_AT_ONCE).try_filter_map(|file| async { Ok(file) }).try_collect().await
+        let kept = kept.buffered(limits::BLOOMS_AT_ONCE).try_filter_map(|file| async { Ok(file) });
+        Ok((kept.try_collect().await?, is_all.into_inner()))
     }
 
     /// Which row groups of a file may hold one of the values; nothing when that cannot be told for little.
@@ -314,7 +320,8 @@ async fn read_by_footer(
     column: &str,
     readers: &dyn ParquetFileReaderFactory,
 ) -> Result<Vec<Option<Sbbf>>, DataFusionError> {
-    let mut reader = readers.create_reader(0, file.clone(), None, &ExecutionPlanMetricsSet::new())?;
+    let mut reader =
+        readers.create_reader(0, file.clone(), Some(limits::FOOTER_BYTES), &ExecutionPlanMetricsSet::new())?;
     let metadata = reader.get_metadata(None).await?;
     // A file of an older Waybill may lack the column: nothing of it can be equal, and the scan knows that.
     let leaves = metadata.file_metadata().schema_descr().columns();

@@ -83,6 +83,8 @@ struct Opened {
     provider: Arc<LakeTable>,
     /// When its log was last listed.
     listed: Instant,
+    /// When somebody last began to look whether there is a newer version.
+    looked: Instant,
 }
 
 impl std::fmt::Debug for Opened {
@@ -98,12 +100,17 @@ impl Tables {
         Self { lake, runtime, rules, opened, blooms: Arc::default() }
     }
 
-    /// A table at its newest version; nothing where the lake is older than the table.
-    pub(super) async fn newest(&self, name: TableName) -> Result<Option<Arc<LakeTable>>> {
+    /// A table at a version no older than its newest one at `since`; nothing where the lake is older than the table.
+    pub(super) async fn newest(&self, name: TableName, since: Instant) -> Result<Option<Arc<LakeTable>>> {
         let place = TableName::ALL.iter().position(|other| *other == name).unwrap_or_default();
         let mut place = self.opened[place].lock().await;
+        let looked = Instant::now();
         if let Some(opened) = place.as_mut() {
+            if opened.looked >= since {
+                return Ok(Some(Arc::clone(&opened.provider)));
+            }
             if opened.listed.elapsed() < limits::LOG_LISTED_EVERY && !opened.table.has_next().await {
+                opened.looked = looked;
                 return Ok(Some(Arc::clone(&opened.provider)));
             }
             let before = opened.table.version();
@@ -112,7 +119,7 @@ impl Tables {
                     if opened.table.version() != before {
                         opened.provider = self.provider(&opened.table).await?;
                     }
-                    opened.listed = Instant::now();
+                    (opened.listed, opened.looked) = (looked, looked);
                     return Ok(Some(Arc::clone(&opened.provider)));
                 }
                 // What was known cannot be followed, for instance since the log was tidied meanwhile: begin anew.
@@ -121,7 +128,7 @@ impl Tables {
         }
         let Some(table) = self.lake.table_if_there(name).await? else { return Ok(None) };
         let provider = self.provider(&table).await?;
-        *place = Some(Opened { table, provider: Arc::clone(&provider), listed: Instant::now() });
+        *place = Some(Opened { table, provider: Arc::clone(&provider), listed: looked, looked });
         Ok(Some(provider))
     }
 
@@ -133,17 +140,19 @@ impl Tables {
             TableName::FileEvents => Arc::clone(&self.blooms),
             _ => Arc::default(),
         };
-        Ok(Arc::new(LakeTable::open(table, url, blooms).await?))
+        let is_near = self.lake.url().scheme() == "file";
+        let at_once = if is_near { 1 } else { limits::FAR_FILES_AT_ONCE };
+        Ok(Arc::new(LakeTable::open(table, url, blooms, at_once).await?))
     }
 
     /// Fails unless the lake is there, or was there when somebody asked before.
-    pub(super) async fn require(&self) -> Result<()> {
+    pub(super) async fn require(&self, since: Instant) -> Result<()> {
         // In the order of `TableName::ALL`, in which file events are first.
         let [file_events, ..] = &self.opened;
         if file_events.lock().await.is_some() {
             return Ok(());
         }
-        match self.newest(TableName::FileEvents).await? {
+        match self.newest(TableName::FileEvents, since).await? {
             Some(_) => Ok(()),
             None => self.lake.require().await,
         }
@@ -155,6 +164,8 @@ impl Tables {
 pub(super) struct LakeSchema {
     tables: Arc<Tables>,
     policy: Arc<Policy>,
+    /// When the session began: what was committed before, it sees.
+    since: Instant,
     seen: [OnceCell<Arc<dyn TableProvider>>; TableName::ALL.len()],
     events: OnceCell<Arc<dyn TableProvider>>,
     /// The functions that views call.
@@ -165,8 +176,8 @@ pub(super) struct LakeSchema {
 const EVENTS: &str = "events";
 
 impl LakeSchema {
-    pub(super) fn new(tables: Arc<Tables>, policy: Arc<Policy>, state: SessionState) -> Self {
-        Self { tables, policy, seen: std::array::from_fn(|_| OnceCell::new()), events: OnceCell::new(), state }
+    pub(super) fn new(tables: Arc<Tables>, policy: Arc<Policy>, since: Instant, state: SessionState) -> Self {
+        Self { tables, policy, since, seen: std::array::from_fn(|_| OnceCell::new()), events: OnceCell::new(), state }
     }
 
     fn place(&self, name: &str) -> Option<usize> {
@@ -174,7 +185,7 @@ impl LakeSchema {
     }
 
     async fn open(&self, name: TableName) -> Result<Arc<dyn TableProvider>> {
-        let provider: Arc<dyn TableProvider> = match self.tables.newest(name).await? {
+        let provider: Arc<dyn TableProvider> = match self.tables.newest(name, self.since).await? {
             Some(table) => table,
             // A lake of an older Waybill has fewer tables; the next run brings them, and until then they are empty.
             None => Arc::new(EmptyTable::new(table(name).arrow_schema())),

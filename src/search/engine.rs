@@ -1,6 +1,7 @@
 //! What all who ask share: opened tables, caches, memory, places for queries at work, and the record of searches.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
@@ -138,17 +139,17 @@ impl Engine {
     pub async fn search(&self, asker: &Asker) -> Result<Search> {
         let shared = &self.shared;
         shared.evidence.require()?;
-        shared.tables.require().await?;
-        Search::new(&shared.state, &shared.runtime, Arc::clone(&shared.tables), Arc::clone(&asker.policy)).map(
-            |search| {
-                search.for_somebody(
-                    asker.clone(),
-                    asker.surface.bounds(),
-                    Arc::clone(&shared.evidence),
-                    Arc::clone(&shared.places),
-                )
-            },
-        )
+        let since = Instant::now();
+        shared.tables.require(since).await?;
+        let (tables, policy) = (Arc::clone(&shared.tables), Arc::clone(&asker.policy));
+        Search::new(&shared.state, &shared.runtime, tables, policy, since).map(|search| {
+            search.for_somebody(
+                asker.clone(),
+                asker.surface.bounds(),
+                Arc::clone(&shared.evidence),
+                Arc::clone(&shared.places),
+            )
+        })
     }
 
     /// Writes the searches that are not in the lake yet.

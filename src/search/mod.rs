@@ -96,14 +96,21 @@ impl Search {
     pub async fn open(lake: &Lake) -> Result<Self> {
         let runtime = engine::runtime()?;
         let tables = Arc::new(Tables::of(lake.clone(), Arc::clone(&runtime)));
-        tables.require().await?;
-        Self::new(&engine::state(), &runtime, tables, Arc::default())
+        let since = Instant::now();
+        tables.require(since).await?;
+        Self::new(&engine::state(), &runtime, tables, Arc::default(), since)
     }
 
-    fn new(state: &SessionState, runtime: &RuntimeEnv, tables: Arc<Tables>, policy: Arc<Policy>) -> Result<Self> {
+    fn new(
+        state: &SessionState,
+        runtime: &RuntimeEnv,
+        tables: Arc<Tables>,
+        policy: Arc<Policy>,
+        since: Instant,
+    ) -> Result<Self> {
         let failed = |error| query_error(error, Code::Internal);
         let catalog = MemoryCatalogProvider::new();
-        let schema = LakeSchema::new(Arc::clone(&tables), Arc::clone(&policy), state.clone());
+        let schema = LakeSchema::new(Arc::clone(&tables), Arc::clone(&policy), since, state.clone());
         catalog.register_schema(SCHEMA, Arc::new(schema)).map_err(failed)?;
         let catalogs = MemoryCatalogProviderList::new();
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
@@ -123,7 +130,8 @@ impl Search {
         let functions = SessionStateBuilder::new_from_existing(self.context.state())
             .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
             .build();
-        let schema = Arc::new(LakeSchema::new(Arc::clone(&self.tables), Arc::clone(&self.policy), functions));
+        let (tables, policy) = (Arc::clone(&self.tables), Arc::clone(&self.policy));
+        let schema = Arc::new(LakeSchema::new(tables, policy, Instant::now(), functions));
         let catalog = self.context.catalog(CATALOG);
         let registered = catalog.map(|catalog| catalog.register_schema(SCHEMA, schema)).transpose();
         registered.map(drop).map_err(|error| query_error(error, Code::Internal))

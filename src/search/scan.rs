@@ -4,17 +4,21 @@
 //! that may hold an answer (`bloom` knows of hashes and ids); the reading, with row-group, bloom-filter and page pruning, is DataFusion's.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
+use bytes::Bytes;
 use chrono::{DateTime, NaiveDate};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::pruning::PrunableStatistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, DFSchema, Result as PlanResult, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::{
+    FileGroup, FileScanConfigBuilder, ParquetFileReaderFactory, ParquetSource,
+};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -24,13 +28,20 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion_datasource_parquet::CachedParquetFileReaderFactory;
+use futures::future::BoxFuture;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::errors::Result as ParquetResult;
+use parquet::file::metadata::ParquetMetaData;
 use serde::Deserialize;
 
 use super::bloom::{Blooms, Source};
 use super::lists;
 use crate::error::{Code, Result, ResultExt};
 use crate::lake::{DataFile, Table};
+use crate::limits;
 
 /// A table of the lake at one version, for DataFusion to read.
 #[derive(Debug)]
@@ -43,14 +54,16 @@ pub(super) struct LakeTable {
     bloom_columns: Vec<&'static str>,
     blooms: Arc<Blooms>,
     url: ObjectStoreUrl,
+    /// Files that a scan reads at once, at least.
+    at_once: usize,
     /// The same table with its texts as views.
     views: OnceLock<Arc<LakeTable>>,
 }
 
 impl LakeTable {
     /// Takes the files and statistics of the open version. `url` is where the session finds the table's store, and `blooms`
-    /// what former versions of the table read of its files.
-    pub(super) async fn open(table: &Table, url: ObjectStoreUrl, blooms: Arc<Blooms>) -> Result<Self> {
+    /// what former versions of the table read of its files. A scan reads at least `at_once` files side by side.
+    pub(super) async fn open(table: &Table, url: ObjectStoreUrl, blooms: Arc<Blooms>, at_once: usize) -> Result<Self> {
         let schema = table.schema()?;
         let partition = crate::event::schema::table(table.name()).partition_by.first();
         let (days, columns): (Vec<_>, Vec<_>) =
@@ -77,7 +90,7 @@ impl LakeTable {
         blooms.retain(&partitioned);
         let columns = crate::event::schema::table(table.name()).columns.iter();
         let bloom_columns = columns.filter(|column| column.bloom).map(|column| column.name.as_str()).collect();
-        Ok(Self { schema, files: partitioned.into(), bloom_columns, blooms, url, views: OnceLock::new() })
+        Ok(Self { schema, files: partitioned.into(), bloom_columns, blooms, url, at_once, views: OnceLock::new() })
     }
 
     /// The same table with its texts as views; made once.
@@ -95,6 +108,7 @@ impl LakeTable {
                 bloom_columns: self.bloom_columns.clone(),
                 blooms: Arc::clone(&self.blooms),
                 url: self.url.clone(),
+                at_once: self.at_once,
                 views: OnceLock::new(),
             })
         };
@@ -102,14 +116,15 @@ impl LakeTable {
     }
 
     /// The files that may hold a row for these filters, by their days, statistics and bloom filters: a look-up in a lake of
-    /// years must not even plan to open all of it. The scan itself learns the filters from DataFusion's optimizer.
+    /// years must not even plan to open all of it. With them, whether the scan need not ask the bloom filters again. The scan
+    /// itself learns the filters from DataFusion's optimizer.
     async fn files_for(
         &self,
         state: &dyn Session,
         filters: &[Expr],
         from: Source<'_>,
-    ) -> PlanResult<Vec<PartitionedFile>> {
-        let Some(filter) = conjunction(filters.to_vec()) else { return Ok(self.files.to_vec()) };
+    ) -> PlanResult<(Vec<PartitionedFile>, bool)> {
+        let Some(filter) = conjunction(filters.to_vec()) else { return Ok((self.files.to_vec(), false)) };
         let schema = DFSchema::try_from(self.schema())?;
         let filter = state.create_physical_expr(filter, &schema)?;
         let files = match PruningPredicateBuilder::new().with_file_schema(self.schema()).try_build(Arc::clone(&filter))
@@ -166,9 +181,13 @@ impl TableProvider for LakeTable {
     ) -> PlanResult<Arc<dyn ExecutionPlan>> {
         let store = state.runtime_env().object_store(&self.url)?;
         let metadata = state.runtime_env().cache_manager.get_file_metadata_cache();
-        let readers = Arc::new(CachedParquetFileReaderFactory::new(Arc::clone(&store), metadata));
-        let from = Source { store: store.as_ref(), readers: readers.as_ref() };
-        let files = self.files_for(state, filters, from).await?;
+        let cached = Arc::new(CachedParquetFileReaderFactory::new(Arc::clone(&store), metadata));
+        let from = Source { store: store.as_ref(), readers: cached.as_ref() };
+        let (files, are_blooms_asked) = self.files_for(state, filters, from).await?;
+        // Where no filter is about what the files hold, there is no page to skip.
+        let may_skip_pages = self.schema.file_schema().fields().iter().any(|field| is_asked(filters, field.name()));
+        let readers: Arc<dyn ParquetFileReaderFactory> =
+            if may_skip_pages { Arc::new(WithPageIndex(cached)) } else { cached };
         if files.is_empty() {
             let schema = match projection {
                 Some(columns) => Arc::new(self.schema().project(columns)?),
@@ -182,14 +201,16 @@ impl TableProvider for LakeTable {
         let read = projection.map_or_else(Vec::new, |columns| {
             columns.iter().map(|column| self.schema.table_schema().field(*column).name().as_str()).collect()
         });
-        options.bloom_filter_on_read &= projection.is_none()
-            || self.bloom_columns.iter().any(|column| read.contains(column) || is_asked(filters, column));
+        options.bloom_filter_on_read &= !are_blooms_asked
+            && (projection.is_none()
+                || self.bloom_columns.iter().any(|column| read.contains(column) || is_asked(filters, column)));
         let source = ParquetSource::new(self.schema.clone())
             .with_table_parquet_options(datafusion::config::TableParquetOptions {
                 global: options,
                 ..Default::default()
             })
-            .with_parquet_file_reader_factory(readers);
+            .with_parquet_file_reader_factory(readers)
+            .with_metadata_size_hint(limits::FOOTER_BYTES);
         let source = match self.filter_on_lists(state, filters)? {
             Some(filter) => source.with_predicate(filter),
             None => source,
@@ -197,7 +218,7 @@ impl TableProvider for LakeTable {
         let rows = files.iter().filter_map(|file| file.statistics.as_ref()).map(|statistics| statistics.num_rows);
         let rows = rows.fold(Precision::Exact(0), |sum, rows| sum.add(&rows));
         let statistics = Statistics { num_rows: rows, ..Statistics::new_unknown(&self.schema()) };
-        let partitions = state.config().target_partitions();
+        let partitions = state.config().target_partitions().max(self.at_once);
         let groups = FileGroup::new(files).split_files(partitions);
         let scan = FileScanConfigBuilder::new(self.url.clone(), Arc::new(source))
             .with_file_groups(groups)
@@ -206,6 +227,43 @@ impl TableProvider for LakeTable {
             .with_limit(filters.is_empty().then_some(limit).flatten())
             .build();
         Ok(DataSourceExec::from_data_source(scan))
+    }
+}
+
+/// Readers that give a file's page index with its footer, and keep both. The scan itself asks for the footer alone, and then for
+/// the page index at each query anew.
+#[derive(Debug)]
+struct WithPageIndex(Arc<CachedParquetFileReaderFactory>);
+
+impl ParquetFileReaderFactory for WithPageIndex {
+    fn create_reader(
+        &self,
+        partition: usize,
+        file: PartitionedFile,
+        metadata_size_hint: Option<usize>,
+        metrics: &ExecutionPlanMetricsSet,
+    ) -> PlanResult<Box<dyn AsyncFileReader + Send>> {
+        Ok(Box::new(PageIndexReader(self.0.create_reader(partition, file, metadata_size_hint, metrics)?)))
+    }
+}
+
+struct PageIndexReader(Box<dyn AsyncFileReader + Send>);
+
+impl AsyncFileReader for PageIndexReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
+        self.0.get_bytes(range)
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, ParquetResult<Vec<Bytes>>> {
+        self.0.get_byte_ranges(ranges)
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
+        // The options say no more than that the page index is not asked for; without them it is.
+        self.0.get_metadata(None)
     }
 }
 

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 use uuid::Uuid;
+use waybill::clock::Clock;
 use waybill::event::FileEvent;
-use waybill::lake::{Commit, Lake, Outbox, Writer};
+use waybill::lake::{Commit, Lake, Maintenance, Outbox, Writer};
+use waybill::search::{Asker, Engine, Surface};
 
 use crate::remote::{Asked, Remote};
 
@@ -18,11 +20,15 @@ fn lake(store: &Remote) -> Lake {
 fn event(number: u128) -> FileEvent {
     let at = "2026-11-04T12:00:00Z";
     let row = json!({
-        "event_id": Uuid::from_u128(number), "observed_at": at, "inserted_at": at, "hash_status": "hashed",
+        "event_id": Uuid::from_u128(number), "observed_at": at, "inserted_at": at, "hash_status": "hashed", "sha256": hash(number),
         "recipients": [], "recipient_domains": [], "connection_id": CONNECTION, "connection_name": "C", "to_recipients": [],
         "cc_recipients": [], "bcc_recipients": [], "file_category": "Document", "audit_record_ids": [], "run_id": "r",
     });
     serde_json::from_value(row).unwrap()
+}
+
+fn hash(number: u128) -> String {
+    format!("{number:064x}")
 }
 
 async fn open(lake: &Lake) -> Writer {
@@ -56,4 +62,32 @@ async fn each_slice_costs_the_same_few_requests_and_reads_no_data_file() {
     // Read is the footer of the new file, for its tag; listed is the log; written are the file, the checkpoint and the log's
     // entry.
     assert_eq!(slices, [[1, 0, 3, 3, 0]; 5], "GET, HEAD, LIST, PUT, DELETE");
+}
+
+/// Danger: a look-up asks a far store again and again: for the parts of the log's checkpoint, for a page index at each query, for
+/// filters that were asked already.
+/// Provoked: a look-up by a new engine, and the same once more.
+#[tokio::test]
+async fn a_look_up_asks_for_each_thing_once_and_for_less_the_second_time() {
+    let store = Remote::new();
+    let lake = lake(&store);
+    lake.create().await.unwrap();
+    for number in 0..30 {
+        commit(&mut open(&lake).await, number).await;
+    }
+    lake.maintain(&[CONNECTION], Maintenance::default()).await.unwrap();
+    let engine = Engine::new(lake, Clock::default()).unwrap();
+    let asker = Asker::local("test".to_owned(), Surface::Shell);
+    let statement = format!("SELECT event_id FROM file_events WHERE sha256 = '{}'", hash(155));
+    let mut looks = Vec::new();
+    for _ in 0..2 {
+        store.take();
+        let search = engine.search(&asker).await.unwrap();
+        let batches = search.sql(&statement).await.unwrap().collect().await.unwrap();
+        assert_eq!(batches.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>(), 1);
+        looks.push(store.take().requests);
+    }
+    // The last checkpoint's name, the log's listing, that checkpoint, the filter, the footer with the page index, the hashes and
+    // the ids. Then: whether there is a newer version, the hashes and the ids.
+    assert_eq!(looks, [[6, 0, 1, 0, 0], [2, 1, 0, 0, 0]], "GET, HEAD, LIST, PUT, DELETE");
 }

@@ -30,12 +30,14 @@ use datafusion::logical_expr::{
     WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition, ident, lit, when,
 };
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use tokio::sync::OnceCell;
 
 use super::LakeRules;
 use super::rules::{Helper, Indicator, Rules};
 use super::steps::Step;
 use crate::event::schema::COMMENT;
+use crate::limits;
 
 /// Why an event is trusted, in the replaced product's words.
 const TRUST_REASON: &str = "Trusted email recipient";
@@ -178,7 +180,8 @@ impl TableProvider for EventsTable {
         let rules = self.in_force.get_or_try_init(|| self.rules.newest()).await;
         let rules = rules.map_err(|error| DataFusionError::External(Box::new(error)))?;
         let names: Vec<&str> = wanted.iter().map(|place| self.schema.field(*place).name().as_str()).collect();
-        let plan = Pipeline { base: &self.base, rules, filters }.plan(&names, limit)?;
+        let pipeline = Pipeline { base: &self.base, rules, filters };
+        let plan = pipeline.plan(&names, limit)?;
         // This plan becomes a part of the asker's, and is optimised again with it: joins may change sides then, which
         // they cannot once filters are made from them.
         let Some(session) = state.as_any().downcast_ref::<SessionState>() else {
@@ -186,6 +189,12 @@ impl TableProvider for EventsTable {
         };
         let mut session = session.clone();
         session.config_mut().options_mut().optimizer.enable_join_dynamic_filter_pushdown = false;
+        let hashed = session.create_physical_plan(&plan).await?;
+        if pipeline.is_about_some_senders() || rows_read(&hashed)? <= limits::RISK_ROWS_IN_MEMORY {
+            return Ok(hashed);
+        }
+        // A join by hashes has to hold one side in memory; of a join of sorted rows both may lie on disk.
+        session.config_mut().options_mut().optimizer.prefer_hash_join = false;
         session.create_physical_plan(&plan).await
     }
 }
@@ -366,19 +375,30 @@ impl Pipeline<'_> {
         volume.join(events.build()?, JoinType::Right, (day, vec!["sender", "event_date"]), None)
     }
 
+    /// Whether the question asks for more than a time.
+    fn is_about_some_senders(&self) -> bool {
+        let is_time = |filter| Bounds::of(std::slice::from_ref(filter)).is_any();
+        !self.filters.iter().flat_map(split_conjunction).all(is_time)
+    }
+
     /// Where the question is about some events only, the others of their senders are enough.
     fn of_same_senders(&self, plan: LogicalPlanBuilder, column: &str) -> PlanResult<LogicalPlanBuilder> {
-        if self
-            .filters
-            .iter()
-            .flat_map(split_conjunction)
-            .all(|filter| Bounds::of(std::slice::from_ref(filter)).is_any())
-        {
+        if !self.is_about_some_senders() {
             return Ok(plan);
         }
         let senders = LogicalPlanBuilder::from(self.events()?).project([ident("sender").alias("asked_sender")])?;
         plan.join(senders.distinct()?.build()?, JoinType::LeftSemi, (vec![column], vec!["asked_sender"]), None)
     }
+}
+
+/// The rows of the largest table that a plan reads, as far as they are known.
+fn rows_read(plan: &Arc<dyn ExecutionPlan>) -> PlanResult<usize> {
+    let children = plan.children();
+    if children.is_empty() {
+        let statistics = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::default())?;
+        return Ok(statistics.num_rows.get_value().copied().unwrap_or_default());
+    }
+    children.into_iter().try_fold(0, |most, child| Ok(most.max(rows_read(child)?)))
 }
 
 /// Every column of a plan.
