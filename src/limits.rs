@@ -342,9 +342,6 @@ pub const FAR_FILES_AT_ONCE: usize = 16;
 /// Bytes of Parquet footers and page indexes that are kept between queries: about 100 KB for a file of 100,000 rows.
 pub const QUERY_CACHE_BYTES: usize = 256 * 1024 * 1024;
 
-/// Rows of file events up to which their risk is found with one side of each join in memory: some 100 bytes each.
-pub const RISK_ROWS_IN_MEMORY: usize = 3_000_000;
-
 /// Bytes on disk that queries spill to, together.
 pub const QUERY_SPILL_BYTES: u64 = 20 * 1024 * 1024 * 1024;
 

@@ -140,9 +140,12 @@ impl Tables {
             TableName::FileEvents => Arc::clone(&self.blooms),
             _ => Arc::default(),
         };
-        let is_near = self.lake.url().scheme() == "file";
-        let at_once = if is_near { 1 } else { limits::FAR_FILES_AT_ONCE };
-        Ok(Arc::new(LakeTable::open(table, url, blooms, at_once).await?))
+        Ok(Arc::new(LakeTable::open(table, url, blooms).await?))
+    }
+
+    /// Whether the lake is not on this machine.
+    pub(super) fn are_far(&self) -> bool {
+        self.lake.url().scheme() != "file"
     }
 
     /// Fails unless the lake is there, or was there when somebody asked before.

@@ -114,7 +114,14 @@ impl Search {
         catalog.register_schema(SCHEMA, Arc::new(schema)).map_err(failed)?;
         let catalogs = MemoryCatalogProviderList::new();
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
+        let mut config = state.config().clone();
+        if tables.are_far() {
+            // A partition of a scan reads one file at a time.
+            let partitions = config.target_partitions().max(limits::FAR_FILES_AT_ONCE);
+            config = config.with_target_partitions(partitions);
+        }
         let state = SessionStateBuilder::new_from_existing(state.clone())
+            .with_config(config)
             .with_catalog_list(Arc::new(catalogs))
             .with_runtime_env(engine::runtime_of_one(runtime)?)
             .build();

@@ -54,16 +54,14 @@ pub(super) struct LakeTable {
     bloom_columns: Vec<&'static str>,
     blooms: Arc<Blooms>,
     url: ObjectStoreUrl,
-    /// Files that a scan reads at once, at least.
-    at_once: usize,
     /// The same table with its texts as views.
     views: OnceLock<Arc<LakeTable>>,
 }
 
 impl LakeTable {
     /// Takes the files and statistics of the open version. `url` is where the session finds the table's store, and `blooms`
-    /// what former versions of the table read of its files. A scan reads at least `at_once` files side by side.
-    pub(super) async fn open(table: &Table, url: ObjectStoreUrl, blooms: Arc<Blooms>, at_once: usize) -> Result<Self> {
+    /// what former versions of the table read of its files.
+    pub(super) async fn open(table: &Table, url: ObjectStoreUrl, blooms: Arc<Blooms>) -> Result<Self> {
         let schema = table.schema()?;
         let partition = crate::event::schema::table(table.name()).partition_by.first();
         let (days, columns): (Vec<_>, Vec<_>) =
@@ -90,7 +88,7 @@ impl LakeTable {
         blooms.retain(&partitioned);
         let columns = crate::event::schema::table(table.name()).columns.iter();
         let bloom_columns = columns.filter(|column| column.bloom).map(|column| column.name.as_str()).collect();
-        Ok(Self { schema, files: partitioned.into(), bloom_columns, blooms, url, at_once, views: OnceLock::new() })
+        Ok(Self { schema, files: partitioned.into(), bloom_columns, blooms, url, views: OnceLock::new() })
     }
 
     /// The same table with its texts as views; made once.
@@ -108,7 +106,6 @@ impl LakeTable {
                 bloom_columns: self.bloom_columns.clone(),
                 blooms: Arc::clone(&self.blooms),
                 url: self.url.clone(),
-                at_once: self.at_once,
                 views: OnceLock::new(),
             })
         };
@@ -218,7 +215,7 @@ impl TableProvider for LakeTable {
         let rows = files.iter().filter_map(|file| file.statistics.as_ref()).map(|statistics| statistics.num_rows);
         let rows = rows.fold(Precision::Exact(0), |sum, rows| sum.add(&rows));
         let statistics = Statistics { num_rows: rows, ..Statistics::new_unknown(&self.schema()) };
-        let partitions = state.config().target_partitions().max(self.at_once);
+        let partitions = state.config().target_partitions();
         let groups = FileGroup::new(files).split_files(partitions);
         let scan = FileScanConfigBuilder::new(self.url.clone(), Arc::new(source))
             .with_file_groups(groups)

@@ -4,6 +4,7 @@
 //! rules are applied to every row when it is asked for: a changed rule changes the answer, and no row is written again.
 //! The rules are `schemas/risk.toml` and, where a lake has its own, `risk.toml` at its root. `docs/risk.md` explains them.
 
+mod history;
 mod provider;
 mod rules;
 mod steps;

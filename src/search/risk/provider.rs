@@ -12,7 +12,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use chrono::{DateTime, Datelike as _, NaiveDate};
 use datafusion::catalog::{Session, TableProvider};
@@ -20,24 +20,19 @@ use datafusion::common::{Column, JoinType, Result as PlanResult, ScalarValue};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
 use datafusion::execution::session_state::SessionState;
-use datafusion::functions_aggregate::count::count_udaf;
-use datafusion::functions_aggregate::expr_fn::{array_agg, count, min, sum};
-use datafusion::functions_nested::expr_fn::{array_to_string, string_to_array};
-use datafusion::logical_expr::expr::WindowFunction;
+use datafusion::functions_aggregate::expr_fn::{count, sum};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{
-    Expr, ExprFunctionExt as _, LogicalPlan, LogicalPlanBuilder, Operator, TableProviderFilterPushDown, TableType,
-    WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition, ident, lit, when,
+    Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableProviderFilterPushDown, TableType, ident, lit, when,
 };
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use tokio::sync::OnceCell;
 
 use super::LakeRules;
+use super::history::WithHistory;
 use super::rules::{Helper, Indicator, Rules};
 use super::steps::Step;
 use crate::event::schema::COMMENT;
-use crate::limits;
 
 /// Why an event is trusted, in the replaced product's words.
 const TRUST_REASON: &str = "Trusted email recipient";
@@ -180,8 +175,7 @@ impl TableProvider for EventsTable {
         let rules = self.in_force.get_or_try_init(|| self.rules.newest()).await;
         let rules = rules.map_err(|error| DataFusionError::External(Box::new(error)))?;
         let names: Vec<&str> = wanted.iter().map(|place| self.schema.field(*place).name().as_str()).collect();
-        let pipeline = Pipeline { base: &self.base, rules, filters };
-        let plan = pipeline.plan(&names, limit)?;
+        let plan = Pipeline { base: &self.base, rules, filters }.plan(&names, limit)?;
         // This plan becomes a part of the asker's, and is optimised again with it: joins may change sides then, which
         // they cannot once filters are made from them.
         let Some(session) = state.as_any().downcast_ref::<SessionState>() else {
@@ -189,12 +183,6 @@ impl TableProvider for EventsTable {
         };
         let mut session = session.clone();
         session.config_mut().options_mut().optimizer.enable_join_dynamic_filter_pushdown = false;
-        let hashed = session.create_physical_plan(&plan).await?;
-        if pipeline.is_about_some_senders() || rows_read(&hashed)? <= limits::RISK_ROWS_IN_MEMORY {
-            return Ok(hashed);
-        }
-        // A join by hashes has to hold one side in memory; of a join of sorted rows both may lie on disk.
-        session.config_mut().options_mut().optimizer.prefer_hash_join = false;
         session.create_physical_plan(&plan).await
     }
 }
@@ -293,58 +281,14 @@ impl Pipeline<'_> {
         let back = i64::from(self.rules.history_days) * DAY;
         let bounds = Bounds::of(self.filters);
         let before = Bounds { from: bounds.from.map(|from| from.saturating_sub(back)), to: bounds.to };
-        let messages = before.limit(self.file_events()?)?.filter(ident("sender").is_not_null())?;
-        let messages = messages
-            .project([
-                ident("sender").alias("past_sender"),
-                ident("observed_at").alias("past_time"),
-                array_to_string(self.untrusted(), lit(" ")).alias("past_domains"),
-            ])?
-            .filter(ident("past_domains").not_eq(lit("")))?
-            .distinct()?;
-        let messages = self.of_same_senders(messages, "past_sender")?;
-        // One row for each use of a destination by a sender at a time, with the messages that were it.
-        let uses = messages
-            .project([
-                ident("past_sender"),
-                ident("past_time"),
-                ident("past_domains"),
-                string_to_array(ident("past_domains"), lit(" "), lit(ScalarValue::Utf8(None))).alias("past_domain"),
-            ])?
-            .unnest_column("past_domain")?
-            .aggregate(
-                [ident("past_sender"), ident("past_domain"), ident("past_time")],
-                [array_agg(ident("past_domains")).alias("past_messages")],
-            )?;
-        let days = i32::try_from(self.rules.history_days).unwrap_or(i32::MAX);
-        let interval = ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(0, days, 0)));
-        let frame = WindowFrame::new_bounds(
-            WindowFrameUnits::Range,
-            WindowFrameBound::Preceding(interval),
-            WindowFrameBound::CurrentRow,
-        );
-        let count = WindowFunction::new(WindowFunctionDefinition::AggregateUDF(count_udaf()), vec![lit(1_i64)]);
-        let count = Expr::from(count)
-            .partition_by(vec![ident("past_sender"), ident("past_domain")])
-            .order_by(vec![ident("past_time").sort(true, false)])
-            .window_frame(frame)
-            .build()?;
-        let mut uses = uses.window([count.alias("uses")])?;
-        if let Some(from) = bounds.from {
-            uses = uses.filter(ident("past_time").gt_eq(time(from)))?;
-        }
-        let history = uses
-            .project([ident("past_sender"), ident("past_time"), ident("past_messages"), ident("uses")])?
-            .unnest_column("past_messages")?
-            .aggregate(
-                [ident("past_sender"), ident("past_time"), ident("past_messages")],
-                [min(ident("uses")).alias(Helper::DestinationUses.name())],
-            )?;
-        let mut columns = everything(&events);
-        columns.push(array_to_string(ident(Helper::UntrustedDomains.name()), lit(" ")).alias("where_it_went"));
-        let events = events.project(columns)?.build()?;
-        let past = vec!["past_sender", "past_time", "past_messages"];
-        history.join(events, JoinType::Right, (past, vec!["sender", "observed_at", "where_it_went"]), None)
+        let past = before.limit(self.file_events()?)?.filter(ident("sender").is_not_null())?.project([
+            ident("sender").alias("past_sender"),
+            ident("observed_at").alias("past_time"),
+            self.untrusted().alias("past_domains"),
+        ])?;
+        let past = self.of_same_senders(past, "past_sender")?.build()?;
+        let events = WithHistory::new(events.build()?, past, back);
+        LogicalPlanBuilder::scan("events_with_history", provider_as_source(Arc::new(events)), None)
     }
 
     /// What the sender sent on that day to where it is not trusted.
@@ -375,30 +319,15 @@ impl Pipeline<'_> {
         volume.join(events.build()?, JoinType::Right, (day, vec!["sender", "event_date"]), None)
     }
 
-    /// Whether the question asks for more than a time.
-    fn is_about_some_senders(&self) -> bool {
-        let is_time = |filter| Bounds::of(std::slice::from_ref(filter)).is_any();
-        !self.filters.iter().flat_map(split_conjunction).all(is_time)
-    }
-
     /// Where the question is about some events only, the others of their senders are enough.
     fn of_same_senders(&self, plan: LogicalPlanBuilder, column: &str) -> PlanResult<LogicalPlanBuilder> {
-        if !self.is_about_some_senders() {
+        let is_time = |filter| Bounds::of(std::slice::from_ref(filter)).is_any();
+        if self.filters.iter().flat_map(split_conjunction).all(is_time) {
             return Ok(plan);
         }
         let senders = LogicalPlanBuilder::from(self.events()?).project([ident("sender").alias("asked_sender")])?;
         plan.join(senders.distinct()?.build()?, JoinType::LeftSemi, (vec![column], vec!["asked_sender"]), None)
     }
-}
-
-/// The rows of the largest table that a plan reads, as far as they are known.
-fn rows_read(plan: &Arc<dyn ExecutionPlan>) -> PlanResult<usize> {
-    let children = plan.children();
-    if children.is_empty() {
-        let statistics = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::default())?;
-        return Ok(statistics.num_rows.get_value().copied().unwrap_or_default());
-    }
-    children.into_iter().try_fold(0, |most, child| Ok(most.max(rows_read(child)?)))
 }
 
 /// Every column of a plan.

@@ -118,7 +118,7 @@ impl ScalarUDFImpl for Call {
 }
 
 /// Times as microseconds, whatever the unit and zone of the column.
-fn micros(column: &ArrayRef) -> PlanResult<ArrayRef> {
+pub(super) fn micros(column: &ArrayRef) -> PlanResult<ArrayRef> {
     Ok(cast(column, &DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))?)
 }
 

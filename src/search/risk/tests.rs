@@ -254,9 +254,9 @@ async fn who_asks_for_no_risk_pays_for_none() {
     }
     // Trust looks at the row alone.
     let plan = physical(&context, "SELECT trusted, untrusted_domains FROM events").await;
-    assert!(!plan.contains("Join") && !plan.contains("Window"), "{plan}");
+    assert!(!plan.contains("Join") && !plan.contains("History"), "{plan}");
     let plan = physical(&context, "SELECT risk_score FROM events").await;
-    assert!(plan.contains("Window") && plan.contains("Join"), "{plan}");
+    assert!(plan.contains("History") && plan.contains("Join"), "{plan}");
 }
 
 #[tokio::test]
