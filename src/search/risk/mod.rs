@@ -1,7 +1,8 @@
 //! Risk: how much a file event deserves a look, by rules that people read and change.
 //!
-//! `rules` reads them, `steps` are the parts that SQL has no words for, `provider` is the table `events`, in which the
-//! rules are applied to every row when it is asked for: a changed rule changes the answer, and no row is written again.
+//! `rules` reads them, `steps` are the parts that SQL has no words for, `history` counts earlier uses of a destination,
+//! `provider` is the table `events`, in which the rules are applied to every row when it is asked for: a changed rule changes
+//! the answer, and no row is written again.
 //! The rules are `schemas/risk.toml` and, where a lake has its own, `risk.toml` at its root. `docs/risk.md` explains them.
 
 mod history;
