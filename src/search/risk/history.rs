@@ -303,7 +303,7 @@ impl History {
     }
 
     /// The fewest uses of one of these domains; nothing where there are none.
-    fn fewest<'a>(&self, sender: &str, time: i64, domains: &mut dyn Iterator<Item = &'a str>) -> Option<i64> {
+    fn fewest(&self, sender: &str, time: i64, domains: &mut dyn Iterator<Item = &str>) -> Option<i64> {
         let sender = *self.senders.of.get(sender)?;
         let uses = domains.filter_map(|domain| {
             let times = self.times.get(&(sender, *self.domains.of.get(domain)?))?;
