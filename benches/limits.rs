@@ -118,9 +118,9 @@ fn main() {
     let mut hashing = Vec::new();
     for shape in &shapes {
         let Shape { name, size, messages, attachments } = *shape;
-        let size = size.map(|size| format!(",size={size}")).unwrap_or_default();
+        let sized = size.map(|size| format!(",size={size}")).unwrap_or_default();
         let generate =
-            format!("users={USERS},messages={messages},days=1,seed=1,sends=1,attachments={attachments}{size}");
+            format!("users={USERS},messages={messages},days=1,seed=1,sends=1,attachments={attachments}{sized}");
         let tenant = Tenant::start(&generate, &["--blob-records", "1000"]);
         let targets = Arc::new(runtime.block_on(Targets::of(&tenant)));
         assert_eq!(targets.messages.len(), messages, "the tenant's messages");
@@ -133,6 +133,10 @@ fn main() {
             let ran = tenant.run();
             let ran_tenant = tenant.cpu() - tenant_before;
             assert_eq!(ran.count("hashed"), attachments as u64, "{}", ran.report);
+            if let Some(size) = size {
+                assert_eq!(ran.count("events"), messages as u64, "{}", ran.report);
+                assert_eq!(ran.count("bytes_hashed"), messages as u64 * size, "{}", ran.report);
+            }
             let asked_hashed = runtime.block_on(ask(&tenant, &targets, true));
             let job = Job::run(&mut python, &tenant, attachments);
             repetitions.push(Repetition { asked, asked_hashed, ran, ran_tenant, job });
