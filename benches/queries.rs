@@ -16,7 +16,7 @@ use support::{machine, number, own_cpu_exactly, spread, table};
 use waybill::clock::Clock;
 use waybill::error::Result;
 use waybill::event::schema::TableName;
-use waybill::search::{Asker, Engine, Surface};
+use waybill::search::{Asker, Engine, QueryMemory, Surface};
 
 /// The program's own.
 #[global_allocator]
@@ -54,7 +54,13 @@ fn main() {
     let bytes: u64 = files.iter().filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).sum();
     let mut peer = DuckDb::start();
     peer.table(TableName::FileEvents, &files);
-    let engine = runtime.block_on(async { Engine::new(lake.clone(), Clock::default()) }).expect("an engine");
+    // As at a shell, unless something else is said.
+    let memory = match number("WAYBILL_BENCH_MEMORY_MB", 0) {
+        0 => QueryMemory::alone(),
+        megabytes => QueryMemory::of_mb(megabytes as u64),
+    };
+    let engine = runtime.block_on(async { Engine::with_memory(lake.clone(), Clock::default(), memory) });
+    let engine = engine.expect("an engine");
 
     let mut sail = (number("WAYBILL_BENCH_SAIL", 0) > 0).then(|| Sail::start(&folder));
 

@@ -205,8 +205,11 @@ pub const NAMES_LISTED: usize = 10;
 /// Mailboxes whose limiter is remembered before idle ones are forgotten. About 200 bytes each.
 pub const MAILBOXES_REMEMBERED: usize = 10_000;
 
-/// Memory of one query; what needs more spills to disk or fails with a clear error.
-pub const QUERY_MEMORY_BYTES: usize = 1024 * 1024 * 1024;
+/// How long memory that queries freed is kept for the next one before it goes back to the system.
+pub const FREED_MEMORY_KEPT: Duration = Duration::from_secs(30);
+
+/// The least memory of one query, in megabytes: a sort reserves ten of them for each core.
+pub const QUERY_MEMORY_MB_LEAST: u64 = 128;
 
 /// Reads of one blob whose body breaks off, before it is owed to a later run.
 pub const BLOB_READS: u32 = 3;
@@ -313,7 +316,7 @@ pub const SCHEDULE_STUCK: Duration = Duration::from_secs(120);
 /// Bytes of one statement: the longest that tools write have some hundred thousand, for lists of hashes.
 pub const STATEMENT_BYTES: usize = 1024 * 1024;
 
-/// Queries at work at once, over all who ask; each may take [`QUERY_MEMORY_BYTES`].
+/// Queries at work at once, over all who ask; each may take its part of the machine's memory.
 pub const QUERIES_AT_ONCE: usize = 8;
 
 /// How long a person who stopped a query waits for it to end.

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use super::exit::Exit;
-use super::{Context, output, times};
+use super::{Context, Memory, output, times};
 use crate::error::{Code, Error, Result};
 use crate::export::{Export, Format, SecurityLake};
 use crate::lake::Outlet;
@@ -37,6 +37,8 @@ pub(super) struct Arguments {
     /// A file is full at about this many megabytes
     #[arg(long, value_name = "MB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=limits::EXPORT_FILE_MB))]
     file_mb: u64,
+    #[command(flatten)]
+    memory: Memory,
     /// Amazon Security Lake: name of the custom source, the folder below `ext/`
     #[arg(long, value_name = "NAME", requires_all = ["region", "account"])]
     source: Option<String>,
@@ -70,7 +72,7 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
     let export = export(context, &arguments)?;
     let now = context.clock.now();
     let is_stream = arguments.to == "-";
-    let engine = context.engine()?;
+    let engine = context.engine(arguments.memory)?;
     let search = engine.search(&context.asker(Surface::Export)).await?;
     let exported = async {
         if is_stream {

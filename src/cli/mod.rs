@@ -37,7 +37,7 @@ use crate::clock::Clock;
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::lake::Lake;
 use crate::limits;
-use crate::search::{Asker, Engine, Surface};
+use crate::search::{Asker, Engine, QueryMemory, Surface};
 use exit::Exit;
 
 /// A queryable record of every file that leaves an organisation by e-mail.
@@ -64,6 +64,14 @@ struct Global {
     /// Which log lines: error, warn, info, debug, or per module like `waybill::run=debug`
     #[arg(long, env = "WAYBILL_LOG", global = true, value_name = "FILTER")]
     log: Option<String>,
+}
+
+/// What a query may take, for every command that asks.
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Memory {
+    /// Memory of a query in megabytes; the rest goes to disk. Half of the machine's without it, which queries at work at once share
+    #[arg(long, env = "WAYBILL_QUERY_MEMORY_MB", value_name = "MB", value_parser = clap::value_parser!(u64).range(limits::QUERY_MEMORY_MB_LEAST..))]
+    query_memory_mb: Option<u64>,
 }
 
 /// How log lines look.
@@ -135,8 +143,9 @@ impl Context {
     }
 
     /// What answers questions on the lake; [`Self::recorded`] comes after them.
-    fn engine(&self) -> Result<Engine> {
-        Engine::new(self.lake()?, self.clock.clone())
+    fn engine(&self, memory: Memory) -> Result<Engine> {
+        let memory = memory.query_memory_mb.map_or_else(QueryMemory::alone, QueryMemory::of_mb);
+        Engine::with_memory(self.lake()?, self.clock.clone(), memory)
     }
 
     /// The person at this machine, as the record of searches names them.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::exit::Exit;
-use super::{Context, output, rows, times};
+use super::{Context, Memory, output, rows, times};
 use crate::clock::{Clock, Time};
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::search::Surface;
@@ -75,6 +75,8 @@ pub(super) struct Arguments {
     /// Write them to a file, which appears when it is whole
     #[arg(long, value_name = "FILE", conflicts_with = "show_sql")]
     output_file: Option<PathBuf>,
+    #[command(flatten)]
+    memory: Memory,
 }
 
 pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit> {
@@ -93,7 +95,7 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
         output::line(&query.sql(&selection, now))?;
         return Ok(Exit::DONE);
     }
-    let engine = context.engine()?;
+    let engine = context.engine(arguments.memory)?;
     let search = engine.search(&context.asker(Surface::Search)).await?;
     let question = async move { search.file_events(&query, &selection, now).await };
     let answered = rows::once(context, question, arguments.format, arguments.output_file.as_deref()).await;

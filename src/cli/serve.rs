@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::exit::Exit;
-use super::{Context, output, times};
+use super::{Context, Memory, output, times};
 use crate::error::{Code, Error, Result};
 use crate::secret::SecretPlace;
 use crate::serve::{Addresses, ApiToken, Config, Role, SignIn, TlsFiles, Tokens, start};
@@ -62,6 +62,8 @@ struct Serve {
     /// TOML with the same and with who has which role (see docs/console.md); options win
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    memory: Memory,
 }
 
 #[derive(Debug, Subcommand)]
@@ -149,6 +151,7 @@ impl Serve {
         let endpoints = self.endpoints;
         let mut config = self.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
         config.behind_proxy |= self.behind_proxy;
+        config.query_memory_mb = self.memory.query_memory_mb.or(config.query_memory_mb);
         config.public_url = self.public_url.or(config.public_url);
         if let (Some(certificate), Some(key)) = (self.tls_cert, self.tls_key) {
             config.tls = Some(TlsFiles { certificate, key });

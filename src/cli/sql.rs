@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::exit::Exit;
-use super::{Context, output, rows, shell};
+use super::{Context, Memory, output, rows, shell};
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::limits;
 use crate::search::script::{self, Piece, PieceKind};
@@ -32,6 +32,8 @@ pub(super) struct Arguments {
     /// In the shell, let long answers scroll by instead of showing them in a pager
     #[arg(long)]
     no_pager: bool,
+    #[command(flatten)]
+    memory: Memory,
 }
 
 pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit> {
@@ -43,6 +45,7 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
                 style: arguments.format.into(),
                 output_file: arguments.output_file,
                 has_pager: !arguments.no_pager,
+                memory: arguments.memory,
             };
             return shell::main(context, settings).await;
         }
@@ -58,7 +61,7 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
     }
     // What cannot be written is said before anything is asked.
     let sink = rows::open(arguments.format, arguments.output_file.as_deref())?;
-    let engine = context.engine()?;
+    let engine = context.engine(arguments.memory)?;
     let search = Arc::new(engine.search(&context.asker(Surface::Shell)).await?);
     let answered = answer(context, &search, (&text, &pieces), arguments.format, sink).await;
     context.recorded(&engine).await;

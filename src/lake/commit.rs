@@ -121,7 +121,10 @@ impl Writer {
             outbox: commit.outbox,
             state: commit.state,
         };
-        checkpoint::write(&self.at, self.connection, &mut checkpoint).await?;
+        let written = checkpoint::write(&self.at, self.connection, &mut checkpoint);
+        // Side by side, since either is a way to the store.
+        let (written, refreshed) = tokio::join!(written, self.events.refresh());
+        written.and(refreshed)?;
         let committed = self.commit_events(checkpoint.number, commit.rows, &commit.replaces).await?;
         self.base = checkpoint.number;
         self.append_outbox(checkpoint.number, &checkpoint.outbox).await?;
@@ -140,6 +143,7 @@ impl Writer {
         Ok(self.sort_out(&files, rows, replaces).counts)
     }
 
+    /// Commits on the open version, or on later ones where that is not the newest any more.
     async fn commit_events(
         &mut self,
         number: i64,
@@ -149,8 +153,10 @@ impl Writer {
         let application = self.connection.to_string();
         let dates = dates(&rows, replaces);
         let mut unclear = None;
-        for _ in 0..limits::COMMIT_ATTEMPTS {
-            self.events.refresh().await?;
+        for attempt in 0..limits::COMMIT_ATTEMPTS {
+            if attempt > 0 {
+                self.events.refresh().await?;
+            }
             let last = self.events.transaction(&application).await?;
             if last == number {
                 // Our own commit, whose answer was lost.

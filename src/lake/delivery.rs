@@ -117,7 +117,7 @@ impl Delivery {
             };
             let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
             let intent = Intent { operation, transactions: vec![(DELIVERED, number)], metadata: Vec::new() };
-            match try_commit(&self.delta, vec![Action::Add(add)], intent, true).await {
+            match try_commit(&mut self.delta, vec![Action::Add(add)], intent, true).await {
                 Ok(Attempt::Won) => return Ok(()),
                 Ok(Attempt::Lost) => {}
                 Err(error) => match self.error(error, "cannot commit to") {

@@ -24,6 +24,7 @@ use object_store::{ObjectStore, ObjectStoreExt as _};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::async_reader::{AsyncFileReader as _, ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
 use url::Url;
+use uuid::Uuid;
 
 use super::blooms::BloomPlaces;
 use super::store::{Location, cause_in_store};
@@ -317,9 +318,9 @@ impl Table {
     ///
     /// An error leaves open whether the commit landed (its answer may have been lost): look the transaction up.
     pub(super) async fn try_commit(&mut self, actions: Vec<Action>, intent: Intent<'_>) -> Result<Attempt> {
-        // Maintenance does that; here it would list the whole log for each commit.
+        // Maintenance does that.
         let tidies_log = false;
-        try_commit(&self.delta, actions, intent, tidies_log)
+        try_commit(&mut self.delta, actions, intent, tidies_log)
             .await
             .map_err(|error| self.error(error, "cannot commit to"))
     }
@@ -400,35 +401,46 @@ pub(super) fn connect(at: &Location, folder: Path, url: &Url) -> (DeltaTable, Ar
     (DeltaTable::new(log), store)
 }
 
-/// Tries to make `actions` the version that follows the loaded one; see [`Table::try_commit`]. `tidies_log` removes log entries
-/// that have expired, too.
+/// Tries to make `actions` the version that follows the loaded one; see [`Table::try_commit`]. With a log checkpoint, which comes
+/// when it is due, `tidies_log` removes log entries that have expired, too.
+///
+/// The library would list the log before the entry is written and again after it: for retries that nobody wants here, and
+/// for a state that the next look at the log brings anyway. Writing the entry is the whole commit: it fails when the version is there.
 pub(super) async fn try_commit(
-    delta: &DeltaTable,
+    delta: &mut DeltaTable,
     actions: Vec<Action>,
     intent: Intent<'_>,
     tidies_log: bool,
 ) -> std::result::Result<Attempt, DeltaTableError> {
-    let mut properties = CommitProperties::default()
-        .with_max_retries(0)
-        .with_metadata(intent.metadata)
-        .with_cleanup_expired_logs(Some(tidies_log));
+    let mut properties = CommitProperties::default().with_metadata(intent.metadata);
     for (application, version) in intent.transactions {
         properties = properties.with_application_transaction(Transaction::new(application, version));
     }
-    let committed = CommitBuilder::from(properties)
-        .with_actions(actions)
-        .build(Some(delta.snapshot()?), delta.log_store(), intent.operation)
-        .await;
-    match committed {
-        Ok(_) => Ok(Attempt::Won),
-        Err(
-            DeltaTableError::VersionAlreadyExists(_)
-            | DeltaTableError::Transaction {
-                source: TransactionError::VersionAlreadyExists(_) | TransactionError::MaxCommitAttempts(_),
-            },
-        ) => Ok(Attempt::Lost),
-        Err(error) => Err(error),
+    let (log, snapshot) = (delta.log_store(), delta.snapshot()?);
+    let version = snapshot.version() + 1;
+    let is_checkpoint_due = (version + 1).is_multiple_of(snapshot.table_config().checkpoint_interval().get());
+    let commit = CommitBuilder::from(properties).with_actions(actions);
+    let prepared = commit.build(Some(snapshot), Arc::clone(&log), intent.operation).into_prepared_commit_future().await?;
+    let entry = prepared.commit_or_bytes().clone();
+    match log.write_commit_entry(version, entry, Uuid::new_v4()).await {
+        Ok(()) => {}
+        Err(TransactionError::VersionAlreadyExists(_)) => return Ok(Attempt::Lost),
+        Err(error) => return Err(error.into()),
     }
+    // The commit stands whatever becomes of its checkpoint; the next one that is due makes good for it.
+    if is_checkpoint_due && let Err(error) = write_log_checkpoint(delta, tidies_log).await {
+        tracing::warn!(version, %error, "the log's checkpoint could not be written; the table opens slower until the next one");
+    }
+    Ok(Attempt::Won)
+}
+
+async fn write_log_checkpoint(delta: &mut DeltaTable, tidies_log: bool) -> std::result::Result<(), DeltaTableError> {
+    delta.update_state().await?;
+    deltalake_core::checkpoints::create_checkpoint(delta, None).await?;
+    if tidies_log {
+        deltalake_core::checkpoints::cleanup_metadata(delta, None).await?;
+    }
+    Ok(())
 }
 
 /// Partition values as a log entry wants them.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule};
@@ -16,6 +15,7 @@ use super::answer::Bounds;
 use super::catalog::{Policy, Tables};
 use super::evidence::Evidence;
 use super::first_files::FirstFiles;
+use super::memory::{QueryMemory, keep_freed};
 use super::texts::TextsAsViews;
 use super::{Search, functions, query_error};
 use crate::clock::Clock;
@@ -100,17 +100,27 @@ struct Shared {
     tables: Arc<Tables>,
     state: SessionState,
     runtime: Arc<RuntimeEnv>,
+    memory: QueryMemory,
     places: Arc<Semaphore>,
     evidence: Arc<Evidence>,
 }
 
 impl Engine {
-    /// An engine over a lake; nothing is asked of the storage yet. Call it within a Tokio runtime: searches are recorded
-    /// in the background.
+    /// An engine over a lake for many who ask at once; nothing is asked of the storage yet. Call it within a Tokio runtime:
+    /// searches are recorded in the background.
     ///
     /// # Errors
     /// `internal` when the query engine cannot be set up.
     pub fn new(lake: Lake, clock: Clock) -> Result<Self> {
+        Self::with_memory(lake, clock, QueryMemory::shared())
+    }
+
+    /// The same with so much memory for each query.
+    ///
+    /// # Errors
+    /// `internal` when the query engine cannot be set up.
+    pub fn with_memory(lake: Lake, clock: Clock, memory: QueryMemory) -> Result<Self> {
+        keep_freed();
         let runtime = runtime()?;
         let evidence = Arc::new(Evidence::new(lake.clone(), clock));
         let stop = CancellationToken::new();
@@ -126,6 +136,7 @@ impl Engine {
             tables: Arc::new(Tables::of(lake, Arc::clone(&runtime))),
             state: state(),
             runtime,
+            memory,
             places: Arc::new(Semaphore::new(limits::QUERIES_AT_ONCE)),
             evidence,
         };
@@ -142,7 +153,8 @@ impl Engine {
         let since = Instant::now();
         shared.tables.require(since).await?;
         let (tables, policy) = (Arc::clone(&shared.tables), Arc::clone(&asker.policy));
-        Search::new(&shared.state, &shared.runtime, tables, policy, since).map(|search| {
+        let runtime = runtime_of_one(&shared.runtime, shared.memory)?;
+        Search::new(&shared.state, runtime, tables, policy, since).map(|search| {
             search.for_somebody(
                 asker.clone(),
                 asker.surface.bounds(),
@@ -171,9 +183,9 @@ pub(super) fn runtime() -> Result<Arc<RuntimeEnv>> {
 }
 
 /// The same with memory of its own, for one session.
-pub(super) fn runtime_of_one(shared: &RuntimeEnv) -> Result<Arc<RuntimeEnv>> {
+pub(super) fn runtime_of_one(shared: &RuntimeEnv, memory: QueryMemory) -> Result<Arc<RuntimeEnv>> {
     RuntimeEnvBuilder::from_runtime_env(shared)
-        .with_memory_pool(Arc::new(FairSpillPool::new(limits::QUERY_MEMORY_BYTES)))
+        .with_memory_pool(memory.pool())
         .build_arc()
         .map_err(|error| query_error(error, Code::Internal))
 }

@@ -22,6 +22,7 @@ mod first_value;
 mod functions;
 mod guard;
 mod lists;
+mod memory;
 mod portion;
 mod postgres;
 pub mod query;
@@ -55,6 +56,7 @@ pub use self::describe::{ColumnOf, FunctionOf, Relation, keywords};
 pub use self::engine::{Asker, Engine, Surface};
 use self::evidence::{Evidence, Open};
 pub use self::guard::check_text as check_statement;
+pub use self::memory::QueryMemory;
 pub use self::portion::Portion;
 pub use self::postgres::{POSTGRES_SETTINGS, POSTGRES_VERSION};
 use self::query::{Query, Selection};
@@ -98,12 +100,13 @@ impl Search {
         let tables = Arc::new(Tables::of(lake.clone(), Arc::clone(&runtime)));
         let since = Instant::now();
         tables.require(since).await?;
-        Self::new(&engine::state(), &runtime, tables, Arc::default(), since)
+        let runtime = engine::runtime_of_one(&runtime, QueryMemory::shared())?;
+        Self::new(&engine::state(), runtime, tables, Arc::default(), since)
     }
 
     fn new(
         state: &SessionState,
-        runtime: &RuntimeEnv,
+        runtime: Arc<RuntimeEnv>,
         tables: Arc<Tables>,
         policy: Arc<Policy>,
         since: Instant,
@@ -123,7 +126,7 @@ impl Search {
         let state = SessionStateBuilder::new_from_existing(state.clone())
             .with_config(config)
             .with_catalog_list(Arc::new(catalogs))
-            .with_runtime_env(engine::runtime_of_one(runtime)?)
+            .with_runtime_env(runtime)
             .build();
         Ok(Self { context: SessionContext::new_with_state(state), tables, policy, somebody: None })
     }

@@ -2,6 +2,7 @@
 //!
 //! ```toml
 //! public_url = "https://waybill.contoso.example"
+//! query_memory_mb = 2048
 //!
 //! [sign_in]
 //! issuer = "https://login.microsoftonline.com/<tenant id>/v2.0"
@@ -23,6 +24,7 @@ use serde::Deserialize;
 
 use super::auth::Role;
 use crate::error::{Code, Error, Result, ResultExt};
+use crate::limits;
 use crate::search::Policy;
 use crate::secret::SecretPlace;
 use crate::source::microsoft365::Overrides;
@@ -37,6 +39,8 @@ pub struct Config {
     pub endpoints: Overrides,
     /// The address under which browsers reach the server.
     pub public_url: Option<String>,
+    /// Memory of a query, in megabytes, of which eight may be at work at once.
+    pub query_memory_mb: Option<u64>,
     /// A proxy in front speaks TLS.
     #[serde(default)]
     pub behind_proxy: bool,
@@ -174,6 +178,13 @@ impl Config {
             Error::new(Code::Configuration, format!("{}: line {line} has an unknown word or value", doing()))
         })?;
         config.policies.check()?;
+        if let Some(megabytes) = config.query_memory_mb.filter(|megabytes| *megabytes < limits::QUERY_MEMORY_MB_LEAST) {
+            let least = limits::QUERY_MEMORY_MB_LEAST;
+            return Err(Error::new(
+                Code::Configuration,
+                format!("{}: `query_memory_mb = {megabytes}` is too little, give at least {least}", doing()),
+            ));
+        }
         Ok(config)
     }
 }

@@ -53,7 +53,7 @@ use crate::error::{Code, Error, Result, ResultExt};
 use crate::http::Http;
 use crate::lake::Lake;
 use crate::limits;
-use crate::search::Engine;
+use crate::search::{Engine, QueryMemory};
 use crate::source::microsoft365::Overrides;
 
 /// What every request may use.
@@ -180,7 +180,8 @@ pub async fn start(lake: Lake, clock: Clock, addresses: &Addresses, config: Conf
     }
     let acceptor = |protocol| config.tls.as_ref().map(|files| listen::acceptor(files, protocol)).transpose();
     let (http_tls, flight_tls, postgres_tls) = (acceptor("http/1.1")?, acceptor("h2")?, acceptor("postgresql")?);
-    let engine = Engine::new(lake.clone(), clock.clone())?;
+    let memory = config.query_memory_mb.map_or_else(QueryMemory::shared, QueryMemory::of_mb);
+    let engine = Engine::with_memory(lake.clone(), clock.clone(), memory)?;
     let server = Arc::new(Server {
         lake,
         clock,

@@ -42,6 +42,14 @@ fn each_kind_of_failure_has_its_exit_code_its_text_and_its_hint() {
     let (code, text) = nowhere(&["sql", "DROP TABLE file_events"]);
     assert_eq!(code, 1);
     assert!(text.starts_with("error: only queries are allowed"), "{text}");
+
+    // Some 200 MB that cannot go to disk.
+    let large = format!("SELECT cardinality(array_agg('{}' || value)) FROM generate_series(1, 200000)", "x".repeat(1_000));
+    let (code, text) = nowhere(&["sql", "--query-memory-mb", "128", &large]);
+    assert_eq!(code, 1);
+    assert!(text.contains("(query-too-large)") || text.contains("Resources exhausted"), "{text}");
+    assert!(lake.text(&["sql", "--query-memory-mb", "2048", "--format", "csv", &large]).ends_with("200000\n"));
+    assert_eq!(nowhere(&["sql", "--query-memory-mb", "1", "SELECT 1"]).0, 2);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use object_store::memory::InMemory;
 use waybill::clock::Clock;
 use waybill::error::Code;
 use waybill::lake::Lake;
-use waybill::search::{Asker, Engine, Policy, Surface};
+use waybill::search::{Asker, Engine, Policy, QueryMemory, Surface};
 
 use crate::inner::store::{Failure, FaultyStore};
 use crate::inner::{Tenant, count, noon, query};
@@ -24,7 +24,12 @@ async fn lake() -> Lake {
 }
 
 fn engine(lake: &Lake) -> Engine {
-    Engine::new(lake.clone(), Clock::manual(noon())).unwrap()
+    with_memory(lake, 256)
+}
+
+/// An engine whose queries get so many megabytes, whatever machine this is.
+fn with_memory(lake: &Lake, megabytes: u64) -> Engine {
+    Engine::with_memory(lake.clone(), Clock::manual(noon()), QueryMemory::of_mb(megabytes)).unwrap()
 }
 
 fn asker(surface: Surface) -> Asker {
@@ -180,6 +185,23 @@ async fn what_would_take_the_machine_is_stopped() {
         assert_eq!(error.code(), code, "{shown}: {error}");
         assert!(error.to_string().len() < 1000, "{shown}: the message is {} bytes long", error.to_string().len());
         search.sql("SELECT count(*) FROM file_events").await.unwrap().collect().await.unwrap();
+    }
+}
+
+/// Danger: a query takes more than it was given, or less although there is more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_gets_the_memory_that_it_was_given() {
+    let lake = lake().await;
+    // Some 200 MB that cannot go to disk.
+    let statement = format!(
+        "SELECT cardinality(array_agg('{}' || value)) AS n FROM generate_series(1, 200000)",
+        "x".repeat(1_000)
+    );
+    for (megabytes, is_enough) in [(128, false), (2_048, true)] {
+        let search = with_memory(&lake, megabytes).search(&asker(Surface::Shell)).await.unwrap();
+        let answered = search.sql(&statement).await.unwrap().collect().await;
+        let code = answered.map(drop).map_err(|error| error.code());
+        assert_eq!(code, if is_enough { Ok(()) } else { Err(Code::QueryTooLarge) }, "{megabytes} MB");
     }
 }
 

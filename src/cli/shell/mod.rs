@@ -23,7 +23,7 @@ use self::command::Command;
 use self::complete::Vocabulary;
 use self::reader::{Read, Reader};
 use super::exit::Exit;
-use super::{Context, output, rows, sql};
+use super::{Context, Memory, output, rows, sql};
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::limits;
 use crate::search::script::{self, PieceKind};
@@ -37,6 +37,8 @@ pub(super) struct Settings {
     pub(super) output_file: Option<PathBuf>,
     /// Whether long answers are shown in a pager.
     pub(super) has_pager: bool,
+    /// What a query may take.
+    pub(super) memory: Memory,
 }
 
 /// Runs the shell until the person leaves it.
@@ -44,7 +46,7 @@ pub(super) struct Settings {
 /// # Errors
 /// `no-lake`, `lake-unavailable`, `lake-damaged`; `io` when there is no terminal to read from.
 pub(super) async fn main(context: &Context, settings: Settings) -> Result<Exit> {
-    let engine = context.engine()?;
+    let engine = context.engine(settings.memory)?;
     // There is nothing to talk about without a lake.
     let search = engine.search(&context.asker(Surface::Shell)).await?;
     let vocabulary = Arc::new(OnceLock::new());
