@@ -53,6 +53,21 @@ struct Held {
     bytes: usize,
 }
 
+/// What is left to scan.
+pub(super) struct Candidates {
+    /// The files that may hold a row, in the table's order, with their row groups that may.
+    pub(super) files: Vec<PartitionedFile>,
+    /// Whether bloom filters have told all that they know, so that the scan need not ask them again.
+    pub(super) are_blooms_asked: bool,
+}
+
+impl Candidates {
+    /// Files of which bloom filters said nothing.
+    pub(super) fn all(files: Vec<PartitionedFile>) -> Self {
+        Self { files, are_blooms_asked: false }
+    }
+}
+
 /// From where a look-up reads.
 pub(super) struct Source<'a> {
     /// The store, rooted at the table's folder.
@@ -97,7 +112,7 @@ impl Blooms {
     }
 
     /// The files that may hold a row for this filter, as far as equality with a column of `columns` rules some out, and with
-    /// each of them its row groups that may. With it, whether all that the filters know is told so.
+    /// each of them its row groups that may.
     ///
     /// # Errors
     /// Those of the storage, and of files that are no Parquet.
@@ -107,10 +122,10 @@ impl Blooms {
         filter: &Arc<dyn PhysicalExpr>,
         columns: &[&'static str],
         from: Source<'_>,
-    ) -> Result<(Vec<PartitionedFile>, bool), DataFusionError> {
+    ) -> Result<Candidates, DataFusionError> {
         let mut wanted = wanted(filter, columns);
         if wanted.is_empty() {
-            return Ok((files, false));
+            return Ok(Candidates::all(files));
         }
         let is_all = AtomicBool::new(true);
         trace(&mut wanted, &files);
@@ -138,7 +153,7 @@ impl Blooms {
             }))
         });
         let kept = kept.buffered(limits::BLOOMS_AT_ONCE).try_filter_map(|file| async { Ok(file) });
-        Ok((kept.try_collect().await?, is_all.into_inner()))
+        Ok(Candidates { files: kept.try_collect().await?, are_blooms_asked: is_all.into_inner() })
     }
 
     /// Which row groups of a file may hold one of the values; nothing when that cannot be told for little.

@@ -2,7 +2,8 @@
 //!
 //! DataFusion counts distinct texts with a hash set of its own for every group. Who asks which of a million files were sent
 //! by more than one person makes a million sets, nearly all of which hold one text. [`DistinctTexts`] keeps the first text
-//! of each group in a column, and what differs from it as pairs of numbers in one set for all groups:
+//! of each group in a column, and what differs from it as pairs of numbers in one set for all groups; a group of many texts has a
+//! bit for each text instead:
 //!
 //! ```text
 //!   group          0      1      2            texts    "ann"  "bob"  "eve"  "dan"
@@ -112,11 +113,69 @@ struct DistinctTexts {
     first: Vec<u32>,
     /// Of each group, how many texts it has.
     counts: Vec<i64>,
-    /// Groups with the places of texts that they have beside their first.
-    others: HashSet<(u32, u32), RandomState>,
+    /// The texts that groups have beside their first.
+    others: Others,
     /// The places of those texts, by their hash; where two have the same hash, the second is under the next number.
     places: HashMap<u64, u32, RandomState>,
     hasher: RandomState,
+}
+
+/// Groups with the places of their texts.
+#[derive(Debug, Default)]
+struct Others {
+    pairs: HashSet<(u32, u32), RandomState>,
+    /// Of groups that have many of the texts, a bit for each place.
+    bits: HashMap<u32, Vec<u64>, RandomState>,
+    /// Of all groups together.
+    words: usize,
+}
+
+impl Others {
+    /// A group of fewer texts has pairs.
+    const MANY: i64 = 64;
+
+    /// So many bits take the memory of one pair in the set.
+    const BITS_OF_PAIR: i64 = 80;
+
+    /// Adds a text to a group that has `count` of them; whether it is new there. As a count only grows, a pair that once
+    /// belonged among the bits always does.
+    fn insert(&mut self, group: u32, place: u32, count: i64) -> bool {
+        if count < Self::MANY || i64::from(place) > count * Self::BITS_OF_PAIR {
+            return self.pairs.insert((group, place));
+        }
+        let bits = self.bits.entry(group).or_default();
+        let (word, bit) = (place as usize / 64, 1 << (place % 64));
+        if word >= bits.len() {
+            let before = bits.capacity();
+            bits.resize(word + 1, 0);
+            self.words += bits.capacity() - before;
+        }
+        if bits[word] & bit != 0 {
+            return false;
+        }
+        bits[word] |= bit;
+        !self.pairs.remove(&(group, place))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u32, u32)> {
+        let of_word = |(number, word): (usize, &u64)| {
+            let word = *word;
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| number as u32 * 64 + bit)
+        };
+        let of_group = move |(group, bits): (&u32, &Vec<u64>)| {
+            let group = *group;
+            let places: Vec<u32> = bits.iter().enumerate().flat_map(of_word).collect();
+            places.into_iter().map(move |place| (group, place))
+        };
+        self.pairs.iter().copied().chain(self.bits.iter().flat_map(of_group))
+    }
+
+    /// Bytes; an entry of a table has a byte of its own.
+    fn size(&self) -> usize {
+        let pairs = self.pairs.capacity() * (size_of::<(u32, u32)>() + 1);
+        let groups = self.bits.capacity() * (size_of::<(u32, Vec<u64>)>() + 1);
+        pairs + groups + self.words * size_of::<u64>()
+    }
 }
 
 impl DistinctTexts {
@@ -131,8 +190,8 @@ impl DistinctTexts {
             self.first[group] = self.keep(text)?;
             self.counts[group] = 1;
         } else if !self.is(first, text) {
-            let other = (number(group)?, self.place(text)?);
-            self.counts[group] += i64::from(self.others.insert(other));
+            let place = self.place(text)?;
+            self.counts[group] += i64::from(self.others.insert(number(group)?, place, self.counts[group]));
         }
         Ok(())
     }
@@ -179,7 +238,7 @@ impl DistinctTexts {
         for (group, first) in before.first[gone..].iter().enumerate().filter(|(_, first)| **first != NONE) {
             self.see(group, texts.value(*first as usize))?;
         }
-        for (group, text) in before.others {
+        for (group, text) in before.others.iter() {
             if let Some(group) = (group as usize).checked_sub(gone) {
                 self.see(group, texts.value(text as usize))?;
             }
@@ -224,10 +283,10 @@ impl GroupsAccumulator for DistinctTexts {
         let offsets = OffsetBuffer::<i32>::from_lengths(lengths.iter().copied());
         let mut ends: Vec<usize> = offsets.iter().map(|offset| *offset as usize).collect();
         let mut places = vec![0; lengths.iter().sum()];
-        for (group, text) in &self.others {
-            let group = *group as usize;
+        for (group, text) in self.others.iter() {
+            let group = group as usize;
             if group < emitted {
-                places[ends[group]] = *text;
+                places[ends[group]] = text;
                 ends[group] += 1;
             }
         }
@@ -257,8 +316,8 @@ impl GroupsAccumulator for DistinctTexts {
     fn size(&self) -> usize {
         let groups = self.first.capacity() * size_of::<u32>() + self.counts.capacity() * size_of::<i64>();
         // An entry of a table has a byte of its own.
-        let others = self.others.capacity() * (size_of::<(u32, u32)>() + 1);
-        self.texts.allocated_size() + groups + others + self.places.capacity() * (size_of::<(u64, u32)>() + 1)
+        let places = self.places.capacity() * (size_of::<(u64, u32)>() + 1);
+        self.texts.allocated_size() + groups + self.others.size() + places
     }
 }
 
@@ -286,6 +345,36 @@ mod tests {
     use arrow::array::StringArray;
 
     use super::*;
+
+    /// Danger: a text is counted twice, or is gone, where a group's pairs become bits.
+    #[test]
+    fn groups_of_many_texts_count_like_those_of_few() {
+        let mut counted = DistinctTexts::default();
+        let mut wanted = vec![HashSet::new(); 3];
+        // A few texts in the first group, many in the second, and in the third many of which some are far behind the others.
+        for number in 0..20_000_u64 {
+            let mixed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
+            let (group, text) = match number % 4 {
+                0 => (0, mixed % 40),
+                1 | 2 => (1, mixed % 900),
+                _ if number % 400 == 3 => (2, 1_000_000 + number),
+                _ => (2, mixed % 2_000),
+            };
+            wanted[group].insert(text);
+            counted.grow(3);
+            counted.see(group, &format!("text {text}")).unwrap();
+        }
+        let counts: Vec<i64> = wanted.iter().map(|texts| texts.len() as i64).collect();
+        assert_eq!(counted.counts, counts);
+        assert!(counted.others.bits.len() == 2 && !counted.others.pairs.is_empty());
+        // What one stage tells the next is the same, and nothing of it comes twice.
+        let mut next = DistinctTexts::default();
+        for group in [1, 2] {
+            let state = counted.state(EmitTo::First(group)).unwrap();
+            next.merge_batch(&state, [&[0][..], &[1, 2]][group - 1], 3).unwrap();
+        }
+        assert_eq!(next.counts, counts);
+    }
 
     #[test]
     fn groups_that_leave_early_take_their_texts_along() {

@@ -205,6 +205,8 @@ pub(super) fn state() -> SessionState {
         .set_bool("datafusion.optimizer.enable_leaf_expression_pushdown", false)
         // Whether it helps to group rows before they are spread over the cores shows early: by a hash it never does.
         .set_usize("datafusion.execution.skip_partial_aggregation_probe_rows_threshold", limits::QUERY_PROBED_ROWS)
+        // Hashes and names take half of the disk then.
+        .set_str("datafusion.execution.spill_compression", "lz4_frame")
         .set_str("datafusion.execution.time_zone", "UTC");
     // What takes the types of the tables comes before the decision on types.
     let mut analysis: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(TextsAsViews)];

@@ -36,6 +36,7 @@ mod views;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arrow::error::ArrowError;
 use datafusion::catalog::{
     CatalogProvider as _, CatalogProviderList as _, MemoryCatalogProvider, MemoryCatalogProviderList,
 };
@@ -306,8 +307,16 @@ fn query_error(error: DataFusionError, code: Code) -> Error {
         DataFusionError::ObjectStore(_) => Code::LakeUnavailable,
         DataFusionError::ParquetError(_) => Code::LakeDamaged,
         DataFusionError::ResourcesExhausted(_) => Code::QueryTooLarge,
+        // What a query has too much of goes to the temporary directory.
+        DataFusionError::ArrowError(cause, _) if is_disk_full(cause) => Code::QueryTooLarge,
         DataFusionError::External(cause) => cause.downcast_ref::<Error>().map_or(code, Error::code),
         _ => code,
     };
     Error::new(code, error.strip_backtrace()).caused_by(error)
+}
+
+fn is_disk_full(error: &ArrowError) -> bool {
+    // As an error of its own where a file is written, and within a text where the library wraps it.
+    let ArrowError::IoError(text, cause) = error else { return false };
+    cause.kind() == std::io::ErrorKind::StorageFull || text.contains("No space left on device")
 }

@@ -37,7 +37,7 @@ use parquet::errors::Result as ParquetResult;
 use parquet::file::metadata::ParquetMetaData;
 use serde::Deserialize;
 
-use super::bloom::{Blooms, Source};
+use super::bloom::{Blooms, Candidates, Source};
 use super::lists;
 use crate::error::{Code, Result, ResultExt};
 use crate::lake::{DataFile, Table};
@@ -113,15 +113,14 @@ impl LakeTable {
     }
 
     /// The files that may hold a row for these filters, by their days, statistics and bloom filters: a look-up in a lake of
-    /// years must not even plan to open all of it. With them, whether the scan need not ask the bloom filters again. The scan
-    /// itself learns the filters from DataFusion's optimizer.
+    /// years must not even plan to open all of it. The scan itself learns the filters from DataFusion's optimizer.
     async fn files_for(
         &self,
         state: &dyn Session,
         filters: &[Expr],
         from: Source<'_>,
-    ) -> PlanResult<(Vec<PartitionedFile>, bool)> {
-        let Some(filter) = conjunction(filters.to_vec()) else { return Ok((self.files.to_vec(), false)) };
+    ) -> PlanResult<Candidates> {
+        let Some(filter) = conjunction(filters.to_vec()) else { return Ok(Candidates::all(self.files.to_vec())) };
         let schema = DFSchema::try_from(self.schema())?;
         let filter = state.create_physical_expr(filter, &schema)?;
         let files = match PruningPredicateBuilder::new().with_file_schema(self.schema()).try_build(Arc::clone(&filter))
@@ -180,7 +179,7 @@ impl TableProvider for LakeTable {
         let metadata = state.runtime_env().cache_manager.get_file_metadata_cache();
         let cached = Arc::new(CachedParquetFileReaderFactory::new(Arc::clone(&store), metadata));
         let from = Source { store: store.as_ref(), readers: cached.as_ref() };
-        let (files, are_blooms_asked) = self.files_for(state, filters, from).await?;
+        let Candidates { files, are_blooms_asked } = self.files_for(state, filters, from).await?;
         // Where no filter is about what the files hold, there is no page to skip.
         let may_skip_pages = self.schema.file_schema().fields().iter().any(|field| is_asked(filters, field.name()));
         let readers: Arc<dyn ParquetFileReaderFactory> =
