@@ -205,6 +205,9 @@ pub const NAMES_LISTED: usize = 10;
 /// Mailboxes whose limiter is remembered before idle ones are forgotten. About 200 bytes each.
 pub const MAILBOXES_REMEMBERED: usize = 10_000;
 
+/// Memory of an export's query, in megabytes, where nothing else is said.
+pub const EXPORT_MEMORY_MB: u64 = 1024;
+
 /// How long memory that queries freed is kept for the next one before it goes back to the system.
 pub const FREED_MEMORY_KEPT: Duration = Duration::from_secs(30);
 
@@ -339,8 +342,11 @@ pub const QUERY_PROBED_ROWS: usize = 20_000;
 /// month may have been tidied past it.
 pub const LOG_LISTED_EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// Files that a query reads at once from a storage across a network, where each of its few requests for a file is waited for.
+/// Files that a query, or a merge, reads at once from a storage across a network, where each of its few requests for a file is waited for.
 pub const FAR_FILES_AT_ONCE: usize = 16;
+
+/// Files whose event ids a commit reads at once: of a large one some 10 MB are held meanwhile.
+pub const FILES_INDEXED_AT_ONCE: usize = 4;
 
 /// Bytes of Parquet footers and page indexes that are kept between queries: about 100 KB for a file of 100,000 rows.
 pub const QUERY_CACHE_BYTES: usize = 256 * 1024 * 1024;

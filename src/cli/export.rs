@@ -8,7 +8,7 @@ use crate::error::{Code, Error, Result};
 use crate::export::{Export, Format, SecurityLake};
 use crate::lake::Outlet;
 use crate::limits;
-use crate::search::Surface;
+use crate::search::{QueryMemory, Surface};
 use crate::search::query::{Criteria, Query};
 
 #[derive(Debug, Args)]
@@ -72,7 +72,9 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
     let export = export(context, &arguments)?;
     let now = context.clock.now();
     let is_stream = arguments.to == "-";
-    let engine = context.engine(arguments.memory)?;
+    // It runs beside other jobs, and is about as fast when it sorts on disk.
+    let usual = QueryMemory::alone().min(QueryMemory::of_mb(limits::EXPORT_MEMORY_MB));
+    let engine = context.engine(arguments.memory.or(usual))?;
     let search = engine.search(&context.asker(Surface::Export)).await?;
     let exported = async {
         if is_stream {

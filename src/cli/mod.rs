@@ -69,9 +69,17 @@ struct Global {
 /// What a query may take, for every command that asks.
 #[derive(Clone, Copy, Debug, clap::Args)]
 struct Memory {
-    /// Memory of a query in megabytes; the rest goes to disk. Half of the machine's without it, which queries at work at once share
+    /// Memory of a query in megabytes; what needs more goes to disk. Without it half of the machine's, which a server's queries
+    /// share, and of which an export takes 1024 at most
     #[arg(long, env = "WAYBILL_QUERY_MEMORY_MB", value_name = "MB", value_parser = clap::value_parser!(u64).range(limits::QUERY_MEMORY_MB_LEAST..))]
     query_memory_mb: Option<u64>,
+}
+
+impl Memory {
+    /// What was said, or else this.
+    fn or(self, usual: QueryMemory) -> QueryMemory {
+        self.query_memory_mb.map_or(usual, QueryMemory::of_mb)
+    }
 }
 
 /// How log lines look.
@@ -143,8 +151,7 @@ impl Context {
     }
 
     /// What answers questions on the lake; [`Self::recorded`] comes after them.
-    fn engine(&self, memory: Memory) -> Result<Engine> {
-        let memory = memory.query_memory_mb.map_or_else(QueryMemory::alone, QueryMemory::of_mb);
+    fn engine(&self, memory: QueryMemory) -> Result<Engine> {
         Engine::with_memory(self.lake()?, self.clock.clone(), memory)
     }
 

@@ -9,7 +9,7 @@ use super::exit::Exit;
 use super::{Context, Memory, output, rows, times};
 use crate::clock::{Clock, Time};
 use crate::error::{Code, Error, Result, ResultExt};
-use crate::search::Surface;
+use crate::search::{QueryMemory, Surface};
 use crate::search::query::{Criteria, Finding, Query, Selection, Sort};
 
 /// What a person wants to see of an event first.
@@ -95,7 +95,7 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
         output::line(&query.sql(&selection, now))?;
         return Ok(Exit::DONE);
     }
-    let engine = context.engine(arguments.memory)?;
+    let engine = context.engine(arguments.memory.or(QueryMemory::alone()))?;
     let search = engine.search(&context.asker(Surface::Search)).await?;
     let question = async move { search.file_events(&query, &selection, now).await };
     let answered = rows::once(context, question, arguments.format, arguments.output_file.as_deref()).await;

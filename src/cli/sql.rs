@@ -11,7 +11,7 @@ use super::{Context, Memory, output, rows, shell};
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::limits;
 use crate::search::script::{self, Piece, PieceKind};
-use crate::search::{Search, Surface};
+use crate::search::{QueryMemory, Search, Surface};
 
 #[derive(Debug, Args)]
 #[command(
@@ -45,7 +45,7 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
                 style: arguments.format.into(),
                 output_file: arguments.output_file,
                 has_pager: !arguments.no_pager,
-                memory: arguments.memory,
+                memory: arguments.memory.or(QueryMemory::alone()),
             };
             return shell::main(context, settings).await;
         }
@@ -61,7 +61,7 @@ pub(super) async fn main(context: &Context, arguments: Arguments) -> Result<Exit
     }
     // What cannot be written is said before anything is asked.
     let sink = rows::open(arguments.format, arguments.output_file.as_deref())?;
-    let engine = context.engine(arguments.memory)?;
+    let engine = context.engine(arguments.memory.or(QueryMemory::alone()))?;
     let search = Arc::new(engine.search(&context.asker(Surface::Shell)).await?);
     let answered = answer(context, &search, (&text, &pieces), arguments.format, sink).await;
     context.recorded(&engine).await;

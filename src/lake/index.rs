@@ -11,12 +11,13 @@ use arrow::array::{AsArray as _, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use chrono::NaiveDate;
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::path::Path;
 
 use super::table::{DataFile, Table};
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::id::Id;
+use crate::limits;
 
 /// What is known of a table's files.
 pub(super) struct Index {
@@ -50,14 +51,16 @@ impl Index {
         let dates: HashSet<Option<NaiveDate>> = files.iter().map(|file| file.date).collect();
         // A file of these days that is no part of them any more was rewritten or merged.
         self.files.retain(|path, file| active.contains(path) || !dates.contains(&file.date));
+        let mut reading = Vec::new();
         for file in files {
             match self.files.get_mut(&file.path) {
                 Some(known) => known.last_asked = self.asked,
-                None => {
-                    let ids = read(table, file).await?;
-                    self.add(file.path.clone(), file.date, ids);
-                }
+                None => reading.push(async move { Ok((file, read(table, file).await?)) }),
             }
+        }
+        let mut files_read = stream::iter(reading).buffer_unordered(limits::FILES_INDEXED_AT_ONCE);
+        while let Some((file, ids)) = files_read.try_next().await? {
+            self.add(file.path.clone(), file.date, ids);
         }
         self.forget();
         Ok(())

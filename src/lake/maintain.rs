@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use deltalake_core::kernel::Action;
 use deltalake_core::protocol::DeltaOperation;
-use futures::{TryStreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 
 use super::commit::by_date;
@@ -95,14 +95,12 @@ fn groups(mut day: Vec<DataFile>, target_bytes: u64) -> Vec<Vec<DataFile>> {
 async fn merge(table: &mut Table, group: Vec<DataFile>, target_bytes: u64) -> Result<bool> {
     let name = table.name();
     let doing = || format!("cannot merge files of the table `{name}`");
-    let mut batches = Vec::new();
-    for file in &group {
-        let mut stream = table.read(file, None).await?;
-        while let Some(rows) = stream.try_next().await.or_error(Code::LakeDamaged, doing())? {
-            batches.push(batch::complete(name, &rows, file.date)?);
-        }
-    }
-    let rows = concat_batches(&schema::table(name).arrow_schema(), &batches).or_error(Code::Internal, doing())?;
+    // Side by side, since small files are mostly the way to the store; all of them are held in any case.
+    let reading: Vec<_> = group.iter().map(|file| read(table, file)).collect();
+    let batches: Vec<Vec<RecordBatch>> =
+        stream::iter(reading).buffered(limits::FAR_FILES_AT_ONCE).try_collect().await?;
+    let schema = schema::table(name).arrow_schema();
+    let rows = concat_batches(&schema, batches.iter().flatten()).or_error(Code::Internal, doing())?;
     drop(batches);
     let rows = sorted(name, &rows).or_error(Code::Internal, doing())?;
     let adds = table.write(rows.num_rows(), stream::iter([Ok(rows)])).await?;
@@ -135,6 +133,17 @@ async fn merge(table: &mut Table, group: Vec<DataFile>, target_bytes: u64) -> Re
         }
     }
     Ok(false)
+}
+
+/// All rows of a file.
+async fn read(table: &Table, file: &DataFile) -> Result<Vec<RecordBatch>> {
+    let doing = || format!("cannot read `{}` of the table `{}`", file.path, table.name());
+    let mut stream = table.read(file, None).await?;
+    let mut batches = Vec::new();
+    while let Some(rows) = stream.try_next().await.or_error(Code::LakeDamaged, doing())? {
+        batches.push(batch::complete(table.name(), &rows, file.date)?);
+    }
+    Ok(batches)
 }
 
 /// Rows in the order of the table's time column.

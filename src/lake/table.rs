@@ -306,6 +306,7 @@ impl Table {
     ) -> Result<ParquetRecordBatchStream<FileReader>> {
         let doing = || format!("cannot read `{}` of the table `{}`", file.path, self.name);
         let reader = FileReader::new(Arc::clone(&self.store), file.path.clone()).with_file_size(file.size);
+        let reader = reader.with_footer_size_hint(limits::FOOTER_BYTES);
         let builder = ParquetRecordBatchStreamBuilder::new(reader).await.or_error(Code::LakeDamaged, doing())?;
         let mask = match columns {
             Some(columns) => ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied()),

@@ -22,7 +22,7 @@ const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 ///
 /// Without an order it comes from the machine, or from the container's limit where that is less: queries get half of it,
 /// as what they hold beside the pool (pieces of files, answers on their way) needs some, too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct QueryMemory(usize);
 
 impl QueryMemory {

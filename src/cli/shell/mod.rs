@@ -23,11 +23,11 @@ use self::command::Command;
 use self::complete::Vocabulary;
 use self::reader::{Read, Reader};
 use super::exit::Exit;
-use super::{Context, Memory, output, rows, sql};
+use super::{Context, output, rows, sql};
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::limits;
 use crate::search::script::{self, PieceKind};
-use crate::search::{Engine, Search, Surface};
+use crate::search::{Engine, QueryMemory, Search, Surface};
 
 /// What was asked for on the command line.
 pub(super) struct Settings {
@@ -38,7 +38,7 @@ pub(super) struct Settings {
     /// Whether long answers are shown in a pager.
     pub(super) has_pager: bool,
     /// What a query may take.
-    pub(super) memory: Memory,
+    pub(super) memory: QueryMemory,
 }
 
 /// Runs the shell until the person leaves it.
