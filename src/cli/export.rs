@@ -8,8 +8,8 @@ use crate::error::{Code, Error, Result};
 use crate::export::{Export, Format, SecurityLake};
 use crate::lake::Outlet;
 use crate::limits;
-use crate::search::{QueryMemory, Surface};
 use crate::search::query::{Criteria, Query};
+use crate::search::{QueryMemory, Surface};
 
 #[derive(Debug, Args)]
 #[command(

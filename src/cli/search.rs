@@ -9,8 +9,8 @@ use super::exit::Exit;
 use super::{Context, Memory, output, rows, times};
 use crate::clock::{Clock, Time};
 use crate::error::{Code, Error, Result, ResultExt};
-use crate::search::{QueryMemory, Surface};
 use crate::search::query::{Criteria, Finding, Query, Selection, Sort};
+use crate::search::{QueryMemory, Surface};
 
 /// What a person wants to see of an event first.
 const COLUMNS: [&str; 8] =

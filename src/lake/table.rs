@@ -421,7 +421,8 @@ pub(super) async fn try_commit(
     let version = snapshot.version() + 1;
     let is_checkpoint_due = (version + 1).is_multiple_of(snapshot.table_config().checkpoint_interval().get());
     let commit = CommitBuilder::from(properties).with_actions(actions);
-    let prepared = commit.build(Some(snapshot), Arc::clone(&log), intent.operation).into_prepared_commit_future().await?;
+    let prepared =
+        commit.build(Some(snapshot), Arc::clone(&log), intent.operation).into_prepared_commit_future().await?;
     let entry = prepared.commit_or_bytes().clone();
     match log.write_commit_entry(version, entry, Uuid::new_v4()).await {
         Ok(()) => {}

@@ -131,7 +131,8 @@ impl MemoryPool for Shared {
             return Ok(());
         }
         let (wanted, name) = (human_readable_size(additional), consumer.name());
-        let (has, left) = (human_readable_size(reservation.size()), human_readable_size(self.bytes.saturating_sub(used.all())));
+        let (has, left) =
+            (human_readable_size(reservation.size()), human_readable_size(self.bytes.saturating_sub(used.all())));
         Err(DataFusionError::ResourcesExhausted(format!(
             "{name} has {has} and wants {wanted} more, of the query's {self} {left} are left"
         )))

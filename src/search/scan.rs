@@ -114,12 +114,7 @@ impl LakeTable {
 
     /// The files that may hold a row for these filters, by their days, statistics and bloom filters: a look-up in a lake of
     /// years must not even plan to open all of it. The scan itself learns the filters from DataFusion's optimizer.
-    async fn files_for(
-        &self,
-        state: &dyn Session,
-        filters: &[Expr],
-        from: Source<'_>,
-    ) -> PlanResult<Candidates> {
+    async fn files_for(&self, state: &dyn Session, filters: &[Expr], from: Source<'_>) -> PlanResult<Candidates> {
         let Some(filter) = conjunction(filters.to_vec()) else { return Ok(Candidates::all(self.files.to_vec())) };
         let schema = DFSchema::try_from(self.schema())?;
         let filter = state.create_physical_expr(filter, &schema)?;

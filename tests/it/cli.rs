@@ -44,7 +44,8 @@ fn each_kind_of_failure_has_its_exit_code_its_text_and_its_hint() {
     assert!(text.starts_with("error: only queries are allowed"), "{text}");
 
     // Some 200 MB that cannot go to disk.
-    let large = format!("SELECT cardinality(array_agg('{}' || value)) FROM generate_series(1, 200000)", "x".repeat(1_000));
+    let large =
+        format!("SELECT cardinality(array_agg('{}' || value)) FROM generate_series(1, 200000)", "x".repeat(1_000));
     let (code, text) = nowhere(&["sql", "--query-memory-mb", "128", &large]);
     assert_eq!(code, 1);
     assert!(text.contains("(query-too-large)") || text.contains("Resources exhausted"), "{text}");

@@ -193,10 +193,8 @@ async fn what_would_take_the_machine_is_stopped() {
 async fn a_query_gets_the_memory_that_it_was_given() {
     let lake = lake().await;
     // Some 200 MB that cannot go to disk.
-    let statement = format!(
-        "SELECT cardinality(array_agg('{}' || value)) AS n FROM generate_series(1, 200000)",
-        "x".repeat(1_000)
-    );
+    let statement =
+        format!("SELECT cardinality(array_agg('{}' || value)) AS n FROM generate_series(1, 200000)", "x".repeat(1_000));
     for (megabytes, is_enough) in [(128, false), (2_048, true)] {
         let search = with_memory(&lake, megabytes).search(&asker(Surface::Shell)).await.unwrap();
         let answered = search.sql(&statement).await.unwrap().collect().await;

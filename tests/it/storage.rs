@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use object_store::memory::InMemory;
 use serde_json::json;
 use uuid::Uuid;
 use waybill::clock::Clock;
@@ -9,6 +10,8 @@ use waybill::event::FileEvent;
 use waybill::lake::{Commit, Lake, Maintenance, Outbox, Writer};
 use waybill::search::{Asker, Engine, Surface};
 
+use crate::inner::count;
+use crate::inner::store::{Failure, FaultyStore};
 use crate::remote::{Asked, Remote};
 
 const CONNECTION: Uuid = Uuid::from_u128(0xc0);
@@ -62,6 +65,28 @@ async fn each_slice_costs_the_same_few_requests_and_reads_no_data_file() {
     // Read is the footer of the new file, for its tag; listed is the log; written are the file, the checkpoint and the log's
     // entry.
     assert_eq!(slices, [[1, 0, 1, 3, 0]; 5], "GET, HEAD, LIST, PUT, DELETE");
+}
+
+/// Danger: a commit that stands is called failed, since the checkpoint of the log that was due after it could not be written.
+/// Provoked: the store fails at that write.
+#[tokio::test]
+async fn a_commit_stands_without_the_checkpoint_of_the_log_that_was_due() {
+    let memory = Arc::new(InMemory::new());
+    let undisturbed = Lake::with_store("memory:///lake/", Arc::<InMemory>::clone(&memory)).unwrap();
+    undisturbed.create().await.unwrap();
+    // The creation is version 0, and a checkpoint is due after version 19.
+    for number in 0..18 {
+        commit(&mut open(&undisturbed).await, number).await;
+    }
+    // After the run's checkpoint, the file and the log's entry.
+    let store = FaultyStore::new(memory, 4, Failure::Before);
+    let disturbed = Lake::with_store("memory:///lake/", Arc::<FaultyStore>::clone(&store)).unwrap();
+    commit(&mut open(&disturbed).await, 18).await;
+    assert!(store.writes() >= 4, "no checkpoint of the log was due");
+    for number in 19..22 {
+        commit(&mut open(&undisturbed).await, number).await;
+    }
+    assert_eq!(count(&undisturbed, "SELECT count(DISTINCT event_id) FROM file_events").await, 220);
 }
 
 /// Danger: a look-up asks a far store again and again: for the parts of the log's checkpoint, for a page index at each query, for
