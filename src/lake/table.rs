@@ -407,6 +407,8 @@ pub(super) fn connect(at: &Location, folder: Path, url: &Url) -> (DeltaTable, Ar
 ///
 /// The library would list the log before the entry is written and again after it: for retries that nobody wants here, and
 /// for a state that the next look at the log brings anyway. Writing the entry is the whole commit: it fails when the version is there.
+/// It would be there and not be seen only if the last look at the log were older than the log's retention of 7 days; every caller looks
+/// just before.
 pub(super) async fn try_commit(
     delta: &mut DeltaTable,
     actions: Vec<Action>,
