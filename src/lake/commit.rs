@@ -302,7 +302,7 @@ impl Writer {
             for file in rewritten {
                 let doing = || format!("cannot rewrite `{}` of `file_events`", file.path);
                 let mut stream = self.events.read(file, None).await?;
-                while let Some(rows) = stream.try_next().await.or_error(Code::LakeDamaged, doing())? {
+                while let Some(rows) = stream.try_next().await? {
                     let rows = batch::complete(TableName::FileEvents, &rows, file.date)?;
                     let ids = event_ids(&rows)?;
                     let stays: BooleanArray =

@@ -15,7 +15,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::path::Path;
 
 use super::table::{DataFile, Table};
-use crate::error::{Code, Error, Result, ResultExt};
+use crate::error::{Code, Error, Result};
 use crate::id::Id;
 use crate::limits;
 
@@ -118,10 +118,9 @@ impl Index {
 
 /// The ids of a file's rows.
 async fn read(table: &Table, file: &DataFile) -> Result<Vec<Id>> {
-    let doing = || format!("cannot read `{}` of `{}`", file.path, table.name());
     let mut ids = Vec::new();
     let mut stream = table.read(file, Some(&["event_id"])).await?;
-    while let Some(rows) = stream.try_next().await.or_error(Code::LakeDamaged, doing())? {
+    while let Some(rows) = stream.try_next().await? {
         for id in &event_ids(&rows)? {
             ids.push(Id::of(id.unwrap_or_default()));
         }

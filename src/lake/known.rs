@@ -23,7 +23,7 @@ impl Table {
         for file in files {
             let doing = || format!("cannot read `{}` of `{}`", file.path, self.name());
             let mut stream = self.read(&file, Some(&[column])).await?;
-            while let Some(rows) = stream.try_next().await.or_error(Code::LakeDamaged, doing())? {
+            while let Some(rows) = stream.try_next().await? {
                 // A file from before the column was added has none.
                 let Some(values) = rows.column_by_name(column) else { continue };
                 let values = values.as_list_opt::<i32>().map_or(values, |lists| lists.values());

@@ -137,13 +137,8 @@ async fn merge(table: &mut Table, group: Vec<DataFile>, target_bytes: u64) -> Re
 
 /// All rows of a file.
 async fn read(table: &Table, file: &DataFile) -> Result<Vec<RecordBatch>> {
-    let doing = || format!("cannot read `{}` of the table `{}`", file.path, table.name());
-    let mut stream = table.read(file, None).await?;
-    let mut batches = Vec::new();
-    while let Some(rows) = stream.try_next().await.or_error(Code::LakeDamaged, doing())? {
-        batches.push(batch::complete(table.name(), &rows, file.date)?);
-    }
-    Ok(batches)
+    let rows = table.read(file, None).await?;
+    rows.map(|rows| batch::complete(table.name(), &rows?, file.date)).try_collect().await
 }
 
 /// Rows in the order of the table's time column.

@@ -17,12 +17,13 @@ use deltalake_core::logstore::{StorageConfig, default_logstore};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::table::config::TablePropertiesExt as _;
 use deltalake_core::{DeltaTable, DeltaTableError};
-use futures::{Stream, TryStreamExt as _};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::async_reader::{AsyncFileReader as _, ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
+use parquet::arrow::async_reader::{AsyncFileReader as _, ParquetRecordBatchStreamBuilder};
 use url::Url;
 use uuid::Uuid;
 
@@ -298,28 +299,29 @@ impl Table {
         Ok(DeltaWriter::new(Arc::clone(&self.store), config))
     }
 
-    /// Reads a data file; all columns, or only those named.
+    /// Reads a data file; all columns, or only those named. Each error says which file it is about.
     pub(super) async fn read(
         &self,
         file: &DataFile,
         columns: Option<&[&str]>,
-    ) -> Result<ParquetRecordBatchStream<FileReader>> {
-        let doing = || format!("cannot read `{}` of the table `{}`", file.path, self.name);
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let doing = format!("cannot read `{}` of the table `{}`", file.path, self.name);
         let reader = FileReader::new(Arc::clone(&self.store), file.path.clone()).with_file_size(file.size);
         let reader = reader.with_footer_size_hint(limits::FOOTER_BYTES);
-        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.or_error(Code::LakeDamaged, doing())?;
+        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.or_error(Code::LakeDamaged, &doing)?;
         let mask = match columns {
             Some(columns) => ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied()),
             None => ProjectionMask::all(),
         };
-        builder.with_projection(mask).build().or_error(Code::LakeDamaged, doing())
+        let rows = builder.with_projection(mask).build().or_error(Code::LakeDamaged, &doing)?;
+        Ok(rows.map(move |rows| rows.or_error(Code::LakeDamaged, &doing)).boxed())
     }
 
     /// Tries to make `actions` the version that follows the open one.
     ///
     /// An error leaves open whether the commit landed (its answer may have been lost): look the transaction up.
     pub(super) async fn try_commit(&mut self, actions: Vec<Action>, intent: Intent<'_>) -> Result<Attempt> {
-        // Maintenance does that.
+        // Maintenance tidies the log.
         let tidies_log = false;
         try_commit(&mut self.delta, actions, intent, tidies_log)
             .await

@@ -158,16 +158,11 @@ impl Others {
     }
 
     fn iter(&self) -> impl Iterator<Item = (u32, u32)> {
-        let of_word = |(number, word): (usize, &u64)| {
-            let word = *word;
-            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| number as u32 * 64 + bit)
-        };
-        let of_group = move |(group, bits): (&u32, &Vec<u64>)| {
-            let group = *group;
-            let places: Vec<u32> = bits.iter().enumerate().flat_map(of_word).collect();
-            places.into_iter().map(move |place| (group, place))
-        };
-        self.pairs.iter().copied().chain(self.bits.iter().flat_map(of_group))
+        let words = self.bits.iter().flat_map(|(group, words)| (0..).zip(words).map(move |word| (*group, word)));
+        let of_bits = words.flat_map(|(group, (number, word))| {
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| (group, number * 64 + bit))
+        });
+        self.pairs.iter().copied().chain(of_bits)
     }
 
     /// Bytes; an entry of a table has a byte of its own.

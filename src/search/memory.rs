@@ -3,7 +3,7 @@
 //! May use: the base, and the allocator.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::{
@@ -28,12 +28,12 @@ pub struct QueryMemory(usize);
 impl QueryMemory {
     /// For a person who asks one question at a time: half of the machine.
     pub fn alone() -> Self {
-        Self::of_machine(machine_bytes(), 1)
+        Self::of_machine(*MACHINE_BYTES, 1)
     }
 
     /// For a server: all queries that may be at work at once get half of the machine.
     pub fn shared() -> Self {
-        Self::of_machine(machine_bytes(), limits::QUERIES_AT_ONCE)
+        Self::of_machine(*MACHINE_BYTES, limits::QUERIES_AT_ONCE)
     }
 
     /// So many megabytes (of 1,048,576 bytes).
@@ -43,7 +43,7 @@ impl QueryMemory {
 
     fn of_machine(bytes: u64, at_once: usize) -> Self {
         let half = usize::try_from(bytes / 2).unwrap_or(usize::MAX);
-        Self((half / at_once).max(limits::QUERY_MEMORY_MB_LEAST as usize * MB))
+        Self(half / at_once).max(Self::of_mb(limits::QUERY_MEMORY_MB_LEAST))
     }
 
     /// What one session's queries take their memory from.
@@ -166,13 +166,13 @@ pub(super) fn keep_freed() {
     }
 }
 
-/// What the machine has, or the container lets us have.
-fn machine_bytes() -> u64 {
+/// What the machine has, or the container lets us have; asked once, since every look at the lake wants it.
+static MACHINE_BYTES: LazyLock<u64> = LazyLock::new(|| {
     let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
     let system = System::new_with_specifics(memory);
     let container = system.cgroup_limits().map(|limits| limits.total_memory);
     container.unwrap_or(u64::MAX).min(system.total_memory())
-}
+});
 
 #[cfg(test)]
 mod tests {
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(QueryMemory::of_machine(24 * GB, 1), QueryMemory::of_mb(12 * 1024));
         assert_eq!(QueryMemory::of_machine(16 * GB, 8), QueryMemory::of_mb(1024));
         assert_eq!(QueryMemory::of_machine(0, 8), QueryMemory::of_mb(limits::QUERY_MEMORY_MB_LEAST));
-        assert!(machine_bytes() > GB / 4, "{}", machine_bytes());
+        assert!(*MACHINE_BYTES > GB / 4, "{}", *MACHINE_BYTES);
         assert!(QueryMemory::shared().0 <= QueryMemory::alone().0);
     }
 }

@@ -33,6 +33,7 @@ mod statement;
 mod texts;
 mod views;
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -308,6 +309,7 @@ fn query_error(error: DataFusionError, code: Code) -> Error {
         DataFusionError::ParquetError(_) => Code::LakeDamaged,
         DataFusionError::ResourcesExhausted(_) => Code::QueryTooLarge,
         // What a query has too much of goes to the temporary directory.
+        DataFusionError::IoError(cause) if cause.kind() == ErrorKind::StorageFull => Code::QueryTooLarge,
         DataFusionError::ArrowError(cause, _) if is_disk_full(cause) => Code::QueryTooLarge,
         DataFusionError::External(cause) => cause.downcast_ref::<Error>().map_or(code, Error::code),
         _ => code,
@@ -318,5 +320,26 @@ fn query_error(error: DataFusionError, code: Code) -> Error {
 fn is_disk_full(error: &ArrowError) -> bool {
     // As an error of its own where a file is written, and within a text where the library wraps it.
     let ArrowError::IoError(text, cause) = error else { return false };
-    cause.kind() == std::io::ErrorKind::StorageFull || text.contains("No space left on device")
+    cause.kind() == ErrorKind::StorageFull || text.contains("No space left on device")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_means_that_a_query_is_too_large_however_it_is_wrapped() {
+        let full = || std::io::Error::from(ErrorKind::StorageFull);
+        let wrapped =
+            ArrowError::IoError("IO error: No space left on device (os error 28)".into(), std::io::Error::other("it"));
+        let other = ArrowError::IoError("IO error: denied".into(), ErrorKind::PermissionDenied.into());
+        for (error, code) in [
+            (DataFusionError::from(full()), Code::QueryTooLarge),
+            (ArrowError::IoError("write".into(), full()).into(), Code::QueryTooLarge),
+            (DataFusionError::from(wrapped).context("of a sort"), Code::QueryTooLarge),
+            (other.into(), Code::QueryInvalid),
+        ] {
+            assert_eq!(query_error(error, Code::QueryInvalid).code(), code);
+        }
+    }
 }

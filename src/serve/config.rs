@@ -265,6 +265,18 @@ mod tests {
     }
 
     #[test]
+    fn a_query_of_too_little_memory_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let read = |megabytes: u64| {
+            std::fs::write(file.path(), format!("query_memory_mb = {megabytes}")).unwrap();
+            Config::read(file.path()).map(|config| config.query_memory_mb)
+        };
+        let error = read(127).unwrap_err();
+        assert!(error.code() == Code::Configuration && error.to_string().ends_with("give at least 128"), "{error}");
+        assert_eq!(read(128).unwrap(), Some(128));
+    }
+
+    #[test]
     fn all_policies_that_concern_somebody_hold_together() {
         let policies = policies(
             "[[policy]]\nrole = 'analyst'\nhidden_columns = ['subject']\n[[policy]]\nwho = ['Ann@contoso.example']\n\
