@@ -1,7 +1,7 @@
 //! The rule that puts Waybill's own aggregates over texts in place of DataFusion's.
 //!
 //! DataFusion keeps a state of its own for each group where it has none over columns; with a group for every file that ever
-//! left, that is most of a query's time. `distinct` and `first_value` do the same over columns. Only plans with groups
+//! left, that is most of a query's time. `distinct`, `first_value` and `extreme_text` do the same over columns. Only plans with groups
 //! are changed: without, there is one state, and DataFusion fills it on all cores.
 
 use std::fmt::Debug;
@@ -14,7 +14,7 @@ use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Accumulator, Aggregate, EmitTo, Expr, GroupsAccumulator, LogicalPlan};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
-use super::{distinct, first_value};
+use super::{distinct, extreme_text, first_value};
 
 /// Replaces aggregates over texts in plans with groups; their columns keep their names.
 #[derive(Debug)]
@@ -50,7 +50,9 @@ impl OptimizerRule for AggregatesOfTexts {
 /// Our call in place of DataFusion's, where there is one that gives the same.
 fn ours(expr: &Expr, input: &DFSchema) -> Option<AggregateFunction> {
     let Expr::AggregateFunction(function) = expr else { return None };
-    distinct::instead_of(function, input).or_else(|| first_value::instead_of(function, input))
+    distinct::instead_of(function, input)
+        .or_else(|| first_value::instead_of(function, input))
+        .or_else(|| extreme_text::instead_of(function, input))
 }
 
 /// A state over columns for the one group of a plan without groups, for which DataFusion asks where it found that a plan has
@@ -167,7 +169,7 @@ mod tests {
 
     type Row = (Option<String>, Option<i64>, Option<String>, Option<String>, Option<i64>, Option<i64>);
 
-    const STATEMENTS: [&str; 13] = [
+    const STATEMENTS: [&str; 14] = [
         "SELECT g, count(DISTINCT a) FROM t GROUP BY g",
         "SELECT g, h, count(DISTINCT a) AS x, count(DISTINCT b), count(*), count(a), min(b), max(a), sum(n) FROM t GROUP BY g, h",
         "SELECT h, count(DISTINCT a) FILTER (WHERE n > 2), count(DISTINCT a) FROM t GROUP BY h",
@@ -182,6 +184,7 @@ mod tests {
         "SELECT g, first_value(a ORDER BY id DESC) FILTER (WHERE n > 1), last_value(a ORDER BY id DESC) FROM t GROUP BY g",
         "SELECT h, first_value(id || 'x' ORDER BY unique NULLS FIRST), last_value(id || 'x' ORDER BY unique) FROM t GROUP BY h",
         "SELECT first_value(a ORDER BY id), last_value(b ORDER BY id), count(DISTINCT b) FROM t GROUP BY 'one'",
+        "SELECT g, min(a) FILTER (WHERE n > 1), max(DISTINCT b), max(n) FROM t GROUP BY g",
     ];
 
     fn text() -> impl Strategy<Value = Option<String>> {

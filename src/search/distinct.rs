@@ -19,15 +19,13 @@ use std::mem::size_of;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
-    Array as _, ArrayBuilder as _, ArrayRef, AsArray as _, BooleanArray, Int64Array, ListArray, StringViewArray,
-    StringViewBuilder, UInt32Array,
+    Array as _, ArrayRef, AsArray as _, BooleanArray, Int64Array, ListArray, StringViewArray, UInt32Array,
 };
-use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::compute::{cast, take};
+use arrow::buffer::OffsetBuffer;
+use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::hash_utils::RandomState;
 use datafusion::common::{DFSchema, Result as PlanResult, ScalarValue};
-use datafusion::error::DataFusionError;
 use datafusion::functions_aggregate::count::Count;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
@@ -37,6 +35,7 @@ use datafusion::logical_expr::{
 };
 
 use super::aggregates::OneGroup;
+use super::texts_of_groups::{NONE, Texts, counting, number, texts_at};
 
 /// Our count of distinct texts in place of DataFusion's.
 pub(super) fn instead_of(function: &AggregateFunction, input: &DFSchema) -> Option<AggregateFunction> {
@@ -101,14 +100,10 @@ fn element() -> FieldRef {
     Arc::new(Field::new_list_field(DataType::Utf8View, true))
 }
 
-/// No text yet.
-const NONE: u32 = u32::MAX;
-
 /// The distinct texts of every group.
 #[derive(Debug, Default)]
 struct DistinctTexts {
-    /// The texts, in the order in which they came.
-    texts: StringViewBuilder,
+    texts: Texts,
     /// Of each group, the place of its first text in `texts`.
     first: Vec<u32>,
     /// Of each group, how many texts it has.
@@ -182,9 +177,9 @@ impl DistinctTexts {
     fn see(&mut self, group: usize, text: &str) -> PlanResult<()> {
         let first = self.first[group];
         if first == NONE {
-            self.first[group] = self.keep(text)?;
+            self.first[group] = self.texts.keep(text)?;
             self.counts[group] = 1;
-        } else if !self.is(first, text) {
+        } else if !self.texts.is(first, text) {
             let place = self.place(text)?;
             self.counts[group] += i64::from(self.others.insert(number(group)?, place, self.counts[group]));
         }
@@ -195,23 +190,13 @@ impl DistinctTexts {
     fn place(&mut self, text: &str) -> PlanResult<u32> {
         let mut hash = self.hasher.hash_one(text);
         while let Some(place) = self.places.get(&hash) {
-            if self.is(*place, text) {
+            if self.texts.is(*place, text) {
                 return Ok(*place);
             }
             hash = hash.wrapping_add(1);
         }
-        let place = self.keep(text)?;
+        let place = self.texts.keep(text)?;
         self.places.insert(hash, place);
-        Ok(place)
-    }
-
-    fn is(&self, place: u32, text: &str) -> bool {
-        self.texts.get_value(place as usize) == text.as_bytes()
-    }
-
-    fn keep(&mut self, text: &str) -> PlanResult<u32> {
-        let place = number(self.texts.len())?;
-        self.texts.append_value(text);
         Ok(place)
     }
 
@@ -224,11 +209,11 @@ impl DistinctTexts {
 
     /// Leaves only the groups from `gone` on.
     fn forget(&mut self, gone: usize) -> PlanResult<()> {
-        let before = std::mem::take(self);
+        let mut before = std::mem::take(self);
         if before.first.len() == gone {
             return Ok(());
         }
-        let texts = before.texts.finish_cloned();
+        let texts = before.texts.finish();
         self.grow(before.first.len() - gone);
         for (group, first) in before.first[gone..].iter().enumerate().filter(|(_, first)| **first != NONE) {
             self.see(group, texts.value(*first as usize))?;
@@ -270,9 +255,8 @@ impl GroupsAccumulator for DistinctTexts {
 
     fn state(&mut self, emit_to: EmitTo) -> PlanResult<Vec<ArrayRef>> {
         let emitted = self.emitted(emit_to);
-        let texts = self.texts.finish_cloned();
-        let firsts = self.first[..emitted].iter().map(|first| (*first != NONE).then_some(*first));
-        let firsts = take(&texts, &firsts.collect::<UInt32Array>(), None)?;
+        let texts = self.texts.column();
+        let firsts = texts_at(&texts, &self.first[..emitted])?;
         let others = self.counts[..emitted].iter().map(|count| usize::try_from(*count - 1).unwrap_or(0));
         let lengths: Vec<usize> = others.collect();
         let offsets = OffsetBuffer::<i32>::from_lengths(lengths.iter().copied());
@@ -312,27 +296,8 @@ impl GroupsAccumulator for DistinctTexts {
         let groups = self.first.capacity() * size_of::<u32>() + self.counts.capacity() * size_of::<i64>();
         // An entry of a table has a byte of its own.
         let places = self.places.capacity() * (size_of::<(u64, u32)>() + 1);
-        self.texts.allocated_size() + groups + self.others.size() + places
+        self.texts.size() + groups + self.others.size() + places
     }
-}
-
-/// A place or group as a small number.
-fn number(place: usize) -> PlanResult<u32> {
-    let number = u32::try_from(place).ok().filter(|number| *number != NONE);
-    number.ok_or_else(|| DataFusionError::ResourcesExhausted("too many groups or texts to count".to_owned()))
-}
-
-/// The texts that count: null where there is none, and where the filter says no.
-fn counting(texts: &ArrayRef, filter: Option<&BooleanArray>) -> PlanResult<StringViewArray> {
-    let texts = cast(texts, &DataType::Utf8View)?.as_string_view().clone();
-    let Some(filter) = filter else { return Ok(texts) };
-    let passes = match filter.nulls() {
-        Some(nulls) => filter.values() & nulls.inner(),
-        None => filter.values().clone(),
-    };
-    let nulls = NullBuffer::union(texts.nulls(), Some(&NullBuffer::new(passes)));
-    let (views, buffers, _) = texts.into_parts();
-    Ok(StringViewArray::try_new(views, buffers, nulls)?)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::aggregates::AggregatesOfTexts;
 use super::answer::Bounds;
+use super::by_day::ByDay;
 use super::catalog::{Policy, Tables};
 use super::evidence::Evidence;
 use super::first_files::FirstFiles;
@@ -220,6 +221,7 @@ pub(super) fn state() -> SessionState {
         .with_analyzer_rules(analysis)
         .with_optimizer_rules(rules)
         .with_physical_optimizer_rule(Arc::new(FirstFiles))
+        .with_physical_optimizer_rule(Arc::new(ByDay))
         .build();
     functions::restrict(&mut state);
     if let Err(error) = functions::register(&mut state) {

@@ -71,7 +71,7 @@ fn narrowed(sort: &SortExec) -> Option<Arc<dyn ExecutionPlan>> {
 }
 
 /// The place of a scan's column among those of its files.
-fn column_of_file(scan: &FileScanConfig, expr: &Arc<dyn PhysicalExpr>) -> Option<usize> {
+pub(super) fn column_of_file(scan: &FileScanConfig, expr: &Arc<dyn PhysicalExpr>) -> Option<usize> {
     let place = expr.downcast_ref::<Column>()?.index();
     match scan.file_source().projection() {
         None => Some(place),

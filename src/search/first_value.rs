@@ -8,10 +8,9 @@ use std::mem::size_of;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array as _, ArrayBuilder as _, ArrayRef, AsArray as _, BooleanArray, Int64Array, StringViewArray,
-    StringViewBuilder, UInt8Array, UInt32Array,
+    Array as _, ArrayRef, AsArray as _, BooleanArray, Int64Array, StringViewArray, UInt8Array,
 };
-use arrow::compute::{SortOptions, cast, take};
+use arrow::compute::{SortOptions, cast};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, UInt8Type};
 use datafusion::common::{DFSchema, Result as PlanResult};
 use datafusion::error::DataFusionError;
@@ -24,6 +23,7 @@ use datafusion::logical_expr::{
 };
 
 use super::aggregates::OneGroup;
+use super::texts_of_groups::TextOfGroups;
 
 /// Our first text in place of DataFusion's, where it does the same.
 pub(super) fn instead_of(function: &AggregateFunction, input: &DFSchema) -> Option<AggregateFunction> {
@@ -128,35 +128,20 @@ impl AggregateUDFImpl for Function {
     }
 }
 
-/// No text.
-const NONE: u32 = u32::MAX;
-
-/// So many texts that no group has any more may be kept beside as many that some group has.
-const SPARE_TEXTS: usize = 8 * 1024;
-
 /// The first text of every group.
 #[derive(Debug)]
 struct FirstText {
     direction: Direction,
     kind: DataType,
-    /// Texts that are or were the first of a group.
-    texts: StringViewBuilder,
-    /// Of each group, the place of its first text in `texts`, and what makes it the first.
-    places: Vec<u32>,
+    first: TextOfGroups,
+    /// Of each group, what makes its text the first.
     ranks: Vec<u8>,
     keys: Vec<i64>,
 }
 
 impl FirstText {
     fn new(direction: Direction, kind: DataType) -> Self {
-        let (texts, places, ranks, keys) = (StringViewBuilder::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { direction, kind, texts, places, ranks, keys }
-    }
-
-    fn grow(&mut self, groups: usize) {
-        self.places.resize(groups, NONE);
-        self.ranks.resize(groups, NO_ROW);
-        self.keys.resize(groups, i64::MAX);
+        Self { direction, kind, first: TextOfGroups::default(), ranks: Vec::new(), keys: Vec::new() }
     }
 
     fn see(
@@ -165,53 +150,24 @@ impl FirstText {
         group_indices: &[usize],
         groups: usize,
     ) -> PlanResult<()> {
-        self.grow(groups);
+        self.first.grow(groups);
+        self.ranks.resize(groups, NO_ROW);
+        self.keys.resize(groups, i64::MAX);
         for (row, group) in group_indices.iter().enumerate() {
             let (rank, key) = (ranks[row], keys[row]);
             let (best_rank, best_key) = (&mut self.ranks[*group], &mut self.keys[*group]);
             if rank != NO_ROW && (rank, key) < (*best_rank, *best_key) {
                 (*best_rank, *best_key) = (rank, key);
-                self.places[*group] = match texts.is_null(row) {
-                    true => NONE,
-                    false => {
-                        let place = u32::try_from(self.texts.len()).ok().filter(|place| *place != NONE);
-                        self.texts.append_value(texts.value(row));
-                        place.ok_or_else(|| DataFusionError::ResourcesExhausted("too many first texts".to_owned()))?
-                    }
-                };
+                self.first.set(*group, texts.is_valid(row).then(|| texts.value(row)))?;
             }
         }
-        if self.texts.len() > 2 * groups + SPARE_TEXTS {
-            let texts = self.texts_of(groups)?;
-            self.keep(&texts);
-        }
-        Ok(())
-    }
-
-    /// The first texts of the first groups.
-    fn texts_of(&self, groups: usize) -> PlanResult<StringViewArray> {
-        let places = self.places[..groups].iter().map(|place| (*place != NONE).then_some(*place));
-        let texts = take(&self.texts.finish_cloned(), &places.collect::<UInt32Array>(), None)?;
-        Ok(texts.as_string_view().clone())
-    }
-
-    /// Keeps only these texts, one of each group.
-    fn keep(&mut self, texts: &StringViewArray) {
-        self.texts = StringViewBuilder::new();
-        self.places.clear();
-        for text in texts {
-            let place = text.and_then(|_| u32::try_from(self.texts.len()).ok());
-            text.into_iter().for_each(|text| self.texts.append_value(text));
-            self.places.push(place.unwrap_or(NONE));
-        }
+        self.first.tidy()
     }
 
     /// What is known of the groups that leave.
-    fn emit(&mut self, emit_to: EmitTo) -> PlanResult<(StringViewArray, Vec<u8>, Vec<i64>)> {
-        let all = self.texts_of(self.places.len())?;
-        let (ranks, keys) = (emit_to.take_needed(&mut self.ranks), emit_to.take_needed(&mut self.keys));
-        self.keep(&all.slice(ranks.len(), all.len() - ranks.len()));
-        Ok((all.slice(0, ranks.len()), ranks, keys))
+    fn emit(&mut self, emit_to: EmitTo) -> PlanResult<(ArrayRef, Vec<u8>, Vec<i64>)> {
+        let texts = self.first.emit(emit_to)?;
+        Ok((texts, emit_to.take_needed(&mut self.ranks), emit_to.take_needed(&mut self.keys)))
     }
 }
 
@@ -235,7 +191,7 @@ impl GroupsAccumulator for FirstText {
 
     fn state(&mut self, emit_to: EmitTo) -> PlanResult<Vec<ArrayRef>> {
         let (texts, ranks, keys) = self.emit(emit_to)?;
-        Ok(vec![Arc::new(texts), Arc::new(UInt8Array::from(ranks)), Arc::new(Int64Array::from(keys))])
+        Ok(vec![texts, Arc::new(UInt8Array::from(ranks)), Arc::new(Int64Array::from(keys))])
     }
 
     fn merge_batch(&mut self, values: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> PlanResult<()> {
@@ -249,8 +205,6 @@ impl GroupsAccumulator for FirstText {
     }
 
     fn size(&self) -> usize {
-        let groups =
-            self.places.capacity() * size_of::<u32>() + self.ranks.capacity() + self.keys.capacity() * size_of::<i64>();
-        groups + self.texts.allocated_size()
+        self.first.size() + self.ranks.capacity() + self.keys.capacity() * size_of::<i64>()
     }
 }

@@ -244,6 +244,31 @@ async fn a_look_up_by_hash_opens_only_files_that_may_hold_it() {
     assert_eq!(files(&format!("sha256 <> '{}'", "0".repeat(64))).await, 2);
 }
 
+/// Danger: an aggregate whose state grows with its rows, kept where nothing can be written to disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_by_day_are_made_file_by_file_where_their_states_are_small() {
+    let lake = lake().await;
+    let engine = engine(&lake);
+    for (columns, group, is_by_day) in [
+        ("count(*), sum(file_size_bytes)", "event_date", true),
+        ("avg(file_size_bytes), min(observed_at)", "event_date", true),
+        ("count(DISTINCT sender)", "event_date", false),
+        ("count(DISTINCT file_size_bytes)", "event_date", false),
+        ("array_agg(file_name)", "event_date", false),
+        ("count(*) FILTER (WHERE is_inline)", "event_date", false),
+        ("count(*)", "event_date, sender", false),
+        ("count(*)", "sender", false),
+        ("count(*)", "date_trunc('month', event_date)", false),
+        ("count(*)", "ROLLUP (event_date)", false),
+    ] {
+        let search = engine.search(&asker(Surface::Shell)).await.unwrap();
+        let statement = format!("EXPLAIN SELECT {columns} FROM file_events GROUP BY {group}");
+        let rows = search.sql(&statement).await.unwrap().objects().await.unwrap();
+        let plans: Vec<&str> = rows.iter().filter_map(|row| row["plan"].as_str()).collect();
+        assert_eq!(plans.concat().contains("ByDayExec"), is_by_day, "{statement}: {plans:?}");
+    }
+}
+
 /// Danger: a statement so deep that planning it ends the stack, which no process survives. Tried on a stack as the program
 /// has it, just below the limit and far above.
 #[test]
