@@ -7,9 +7,7 @@
 use std::mem::size_of;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array as _, ArrayRef, AsArray as _, BooleanArray, Int64Array, StringViewArray, UInt8Array,
-};
+use arrow::array::{Array as _, ArrayRef, AsArray as _, BooleanArray, Int64Array, StringViewArray, UInt8Array};
 use arrow::compute::{SortOptions, cast};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, UInt8Type};
 use datafusion::common::{DFSchema, Result as PlanResult};

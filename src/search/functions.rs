@@ -19,6 +19,7 @@ use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, Offset as _, TimeZone as _, Timelike as _};
 use chrono_tz::Tz;
 use datafusion::common::Result as PlanResult;
+use datafusion::common::hash_utils::RandomState;
 use datafusion::error::DataFusionError;
 use datafusion::execution::FunctionRegistry as _;
 use datafusion::execution::session_state::SessionState;
@@ -62,12 +63,16 @@ const FREE_MAIL: &str = include_str!("../../schemas/personal-mail-domains.txt");
 
 /// Whether an address or domain is of a service where anybody gets a mailbox.
 pub(super) fn is_free_mail(text: &str) -> bool {
-    static DOMAINS: LazyLock<HashSet<&str>> = LazyLock::new(|| {
+    static DOMAINS: LazyLock<HashSet<&str, RandomState>> = LazyLock::new(|| {
         let lines = FREE_MAIL.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
         lines.filter(|line| !line.is_empty()).collect()
     });
-    let domain = text.rsplit('@').next().unwrap_or(text).trim().trim_end_matches(['>', '.']).to_lowercase();
-    DOMAINS.contains(domain.as_str())
+    let domain = text.rsplit('@').next().unwrap_or(text).trim().trim_end_matches(['>', '.']);
+    // Nearly all are in lower case, and need no copy.
+    match domain.bytes().all(|letter| letter.is_ascii() && !letter.is_ascii_uppercase()) {
+        true => DOMAINS.contains(domain),
+        false => DOMAINS.contains(domain.to_lowercase().as_str()),
+    }
 }
 
 /// Whether a domain is another one or below it; both lower-case.

@@ -182,7 +182,10 @@ mod tests {
         assert_eq!(texts(&first), [None, Some(sender(1).as_str())]);
         groups.set(1, None).unwrap();
         let rest = groups.emit(EmitTo::All).unwrap();
-        assert_eq!(texts(&rest)[..4], [Some(sender(2).as_str()), None, Some(sender(4).as_str()), Some(sender(5).as_str())]);
+        assert_eq!(
+            texts(&rest)[..4],
+            [Some(sender(2).as_str()), None, Some(sender(4).as_str()), Some(sender(5).as_str())]
+        );
         assert_eq!((rest.len(), groups.texts.len()), (99_998, 0));
     }
 

@@ -1,11 +1,11 @@
 //! How often a sender used a destination in the days before.
 //!
 //! It takes all uses of the past to say that of one event. As rows that are grouped, counted and joined, the past of ten million
-//! events needed more memory than a query has; here it is eight bytes a use:
+//! events needed more memory than a query has; here it is sixteen bytes a use:
 //!
 //! ```text
-//!   past     (sender, time, untrusted domains) … ──▶ (sender, domain) → times, sorted, each once
-//!   events   … ──▶ for each untrusted domain the times within the days before ──▶ the fewest: `destination_uses`
+//!   past     (sender, time, untrusted domains) … ──▶ sender → (domain, time), sorted, each once
+//!   events   … ──▶ for each untrusted domain those within the days before ──▶ the fewest: `destination_uses`
 //! ```
 
 use std::collections::HashMap;
@@ -17,6 +17,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::hash_utils::RandomState;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result as PlanResult, internal_err};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
@@ -32,6 +33,7 @@ use datafusion::physical_plan::{
 };
 use futures::future::{BoxFuture, Shared};
 use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
+use rayon::iter::{IntoParallelRefMutIterator as _, ParallelIterator as _};
 
 use super::rules::{Helper, texts};
 use super::steps::micros;
@@ -196,9 +198,10 @@ impl ExecutionPlan for HistoryExec {
 struct History {
     senders: Numbers,
     domains: Numbers,
-    times: HashMap<(u32, u32), Vec<i64>>,
+    /// Of each sender, domains and times.
+    uses: Vec<Vec<(u32, i64)>>,
     back: i64,
-    /// The bytes of the times.
+    /// The bytes of the uses.
     bytes: usize,
     /// Holds what it takes of the query's memory until it is dropped.
     reservation: MemoryReservation,
@@ -207,7 +210,7 @@ struct History {
 /// Texts as small numbers.
 #[derive(Default)]
 struct Numbers {
-    of: HashMap<Box<str>, u32>,
+    of: HashMap<Box<str>, u32, RandomState>,
     bytes: usize,
 }
 
@@ -261,57 +264,53 @@ impl Uses {
 }
 
 impl History {
-    /// Bytes of a pair beside its times.
-    const PAIR_BYTES: usize = 64;
-
     async fn of(mut past: SendableRecordBatchStream, back: i64, reservation: MemoryReservation) -> PlanResult<Self> {
         let (senders, domains) = (Numbers::default(), Numbers::default());
-        let mut history = Self { senders, domains, times: HashMap::new(), back, bytes: 0, reservation };
+        let mut history = Self { senders, domains, uses: Vec::new(), back, bytes: 0, reservation };
         while let Some(batch) = past.try_next().await? {
             let columns = [batch.column(0), batch.column(1), batch.column(2)];
             history.learn(&Uses::of(columns)?);
             let bytes = history.bytes + history.senders.bytes + history.domains.bytes;
             history.reservation.try_resize(bytes)?;
         }
-        for times in history.times.values_mut() {
-            if !times.is_sorted() {
-                times.sort_unstable();
-            }
-            times.dedup();
-        }
+        history.uses.par_iter_mut().for_each(|uses| {
+            uses.sort_unstable();
+            uses.dedup();
+        });
         Ok(history)
     }
 
     fn learn(&mut self, uses: &Uses) {
+        const USE_BYTES: usize = size_of::<(u32, i64)>();
         uses.each(|row| {
             let Some((sender, time, domains)) = row else { return };
-            let sender = self.senders.of(sender);
+            let sender = self.senders.of(sender) as usize;
+            if sender >= self.uses.len() {
+                self.uses.resize_with(sender + 1, Vec::new);
+            }
+            let uses = &mut self.uses[sender];
+            let before = uses.capacity();
             for domain in domains {
-                let pair = (sender, self.domains.of(domain));
-                let times = self.times.entry(pair).or_insert_with(|| {
-                    self.bytes += Self::PAIR_BYTES;
-                    Vec::new()
-                });
+                let it = (self.domains.of(domain), time);
                 // The attachments of a message follow each other.
-                if times.last() != Some(&time) {
-                    let before = times.capacity();
-                    times.push(time);
-                    self.bytes += (times.capacity() - before) * size_of::<i64>();
+                if uses.last() != Some(&it) {
+                    uses.push(it);
                 }
             }
+            self.bytes += (uses.capacity() - before) * USE_BYTES;
         });
     }
 
     /// The fewest uses of one of these domains; nothing where there are none.
     fn fewest(&self, sender: &str, time: i64, domains: &mut dyn Iterator<Item = &str>) -> Option<i64> {
-        let sender = *self.senders.of.get(sender)?;
-        let uses = domains.filter_map(|domain| {
-            let times = self.times.get(&(sender, *self.domains.of.get(domain)?))?;
-            let until = times.partition_point(|other| *other <= time);
-            let before = times.partition_point(|other| *other < time.saturating_sub(self.back));
-            i64::try_from(until - before).ok()
+        let uses = &self.uses[*self.senders.of.get(sender)? as usize];
+        let counts = domains.filter_map(|domain| {
+            let domain = *self.domains.of.get(domain)?;
+            let until = uses.partition_point(|other| *other <= (domain, time));
+            let since = uses[..until].partition_point(|other| *other < (domain, time.saturating_sub(self.back)));
+            i64::try_from(until - since).ok()
         });
-        uses.min().filter(|uses| *uses > 0)
+        counts.min().filter(|uses| *uses > 0)
     }
 
     fn add_to(&self, events: &RecordBatch, schema: &SchemaRef) -> PlanResult<RecordBatch> {

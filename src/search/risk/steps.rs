@@ -1,13 +1,15 @@
 //! The steps from an event to its risk that SQL has no words for, as functions over whole columns. No query can call
 //! them: they stand in plans that Waybill makes.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray as _, BooleanArray, BooleanBuilder, Int64Array, Int64Builder, ListBuilder, StringArray,
+    Array, ArrayRef, AsArray as _, BooleanArray, Int64Array, Int64Builder, ListArray, ListBuilder, StringArray,
     StringBuilder,
 };
-use arrow::compute::cast;
+use arrow::buffer::{BooleanBuffer, OffsetBuffer};
+use arrow::compute::{cast, filter};
 use arrow::datatypes::{DataType, Field, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, Datelike as _};
 use datafusion::common::Result as PlanResult;
@@ -122,42 +124,54 @@ pub(super) fn micros(column: &ArrayRef) -> PlanResult<ArrayRef> {
     Ok(cast(column, &DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))?)
 }
 
+/// The places of a row's texts among those of all rows of a column of lists.
+fn places(lists: &ListArray, row: usize) -> Range<usize> {
+    if lists.is_null(row) {
+        return 0..0;
+    }
+    let [first, end] = [lists.value_offsets()[row], lists.value_offsets()[row + 1]];
+    // Offsets of a list are never negative.
+    usize::try_from(first).unwrap_or_default()..usize::try_from(end).unwrap_or_default()
+}
+
 fn untrusted_domains(trust: &Trust, domains: &ArrayRef, observed_at: &ArrayRef) -> PlanResult<ArrayRef> {
     let (domains, times) = (cast(domains, &texts())?, micros(observed_at)?);
     let (domains, times) = (domains.as_list::<i32>(), times.as_primitive::<TimestampMicrosecondType>());
-    let mut untrusted = ListBuilder::new(StringBuilder::new());
+    let names = domains.values().as_string::<i32>();
+    let mut is_untrusted = vec![false; names.len()];
+    let mut lengths = Vec::with_capacity(domains.len());
     for row in 0..domains.len() {
-        if domains.is_valid(row) {
-            // What was sent at no known time was trusted at no time.
-            let time = times.is_valid(row).then(|| times.value(row)).and_then(DateTime::from_timestamp_micros);
-            let day = time.map(|time| time.date_naive());
-            let list = domains.value(row);
-            for domain in list.as_string::<i32>().iter().flatten() {
-                if !day.is_some_and(|day| trust.covers(domain, day)) {
-                    untrusted.values().append_value(domain);
-                }
-            }
+        // What was sent at no known time was trusted at no time.
+        let time = times.is_valid(row).then(|| times.value(row)).and_then(DateTime::from_timestamp_micros);
+        let day = time.map(|time| time.date_naive());
+        let mut length = 0;
+        for place in places(domains, row).filter(|place| names.is_valid(*place)) {
+            is_untrusted[place] = !day.is_some_and(|day| trust.covers(names.value(place), day));
+            length += usize::from(is_untrusted[place]);
         }
-        untrusted.append(domains.is_valid(row));
+        lengths.push(length);
     }
-    Ok(Arc::new(untrusted.finish()))
+    let untrusted = filter(names, &BooleanArray::from(is_untrusted))?;
+    let element = Arc::new(Field::new_list_field(DataType::Utf8, true));
+    let lengths = OffsetBuffer::from_lengths(lengths);
+    Ok(Arc::new(ListArray::try_new(element, lengths, untrusted, domains.nulls().cloned())?))
 }
 
 fn trusted(domains: &ArrayRef, untrusted: &ArrayRef) -> PlanResult<ArrayRef> {
     let (domains, untrusted) = (cast(domains, &texts())?, cast(untrusted, &texts())?);
-    let (domains, untrusted) = (domains.as_list::<i32>().iter(), untrusted.as_list::<i32>().iter());
-    let is_trusted = |(domains, untrusted): (Option<ArrayRef>, Option<ArrayRef>)| {
-        let is_somewhere = domains.is_some_and(|domains| !domains.is_empty());
-        Some(is_somewhere && untrusted.is_some_and(|untrusted| untrusted.is_empty()))
-    };
-    Ok(Arc::new(domains.zip(untrusted).map(is_trusted).collect::<BooleanArray>()))
+    let (domains, untrusted) = (domains.as_list::<i32>(), untrusted.as_list::<i32>());
+    let is_trusted =
+        |row| !places(domains, row).is_empty() && untrusted.is_valid(row) && places(untrusted, row).is_empty();
+    Ok(Arc::new((0..domains.len()).map(|row| Some(is_trusted(row))).collect::<BooleanArray>()))
 }
 
 fn has_personal_domain(domains: &ArrayRef) -> PlanResult<ArrayRef> {
     let domains = cast(domains, &texts())?;
-    let lists = domains.as_list::<i32>().iter();
-    let has = |list: ArrayRef| list.as_string::<i32>().iter().flatten().any(functions::is_free_mail);
-    Ok(Arc::new(lists.map(|list| list.map(has)).collect::<BooleanArray>()))
+    let domains = domains.as_list::<i32>();
+    let names = domains.values().as_string::<i32>();
+    let is_personal = |place| names.is_valid(place) && functions::is_free_mail(names.value(place));
+    let has = |row| domains.is_valid(row).then(|| places(domains, row).any(is_personal));
+    Ok(Arc::new((0..domains.len()).map(has).collect::<BooleanArray>()))
 }
 
 fn is_off_hours(work: &WorkingHours, observed_at: &ArrayRef) -> PlanResult<ArrayRef> {
@@ -170,24 +184,27 @@ fn is_off_hours(work: &WorkingHours, observed_at: &ArrayRef) -> PlanResult<Array
     Ok(Arc::new(times.map(|time| is_off(time?)).collect::<BooleanArray>()))
 }
 
-/// For each row the indicators that hold: none where the event is trusted.
-fn holding(columns: &[ArrayRef]) -> PlanResult<(BooleanArray, Vec<BooleanArray>)> {
-    let mut flags = columns.iter().map(|column| Ok(cast(column, &DataType::Boolean)?.as_boolean().clone()));
-    let trusted = flags.next().unwrap_or_else(|| Ok(BooleanBuilder::new().finish()))?;
-    Ok((trusted, flags.collect::<PlanResult<Vec<_>>>()?))
+/// The indicators that hold, of each the rows: none where the event is trusted.
+fn holding(columns: &[ArrayRef]) -> PlanResult<(usize, Vec<BooleanBuffer>)> {
+    let mut flags = columns.iter().map(|column| Ok(is_true(cast(column, &DataType::Boolean)?.as_boolean())));
+    let Some(trusted) = flags.next().transpose()? else { return Ok((0, Vec::new())) };
+    let untrusted = !&trusted;
+    let held = flags.map(|flags: PlanResult<BooleanBuffer>| Ok(&flags? & &untrusted));
+    Ok((trusted.len(), held.collect::<PlanResult<_>>()?))
 }
 
-fn is_true(flags: &BooleanArray, row: usize) -> bool {
-    flags.is_valid(row) && flags.value(row)
+fn is_true(flags: &BooleanArray) -> BooleanBuffer {
+    match flags.nulls() {
+        Some(nulls) => flags.values() & nulls.inner(),
+        None => flags.values().clone(),
+    }
 }
 
 fn score(labels: &[Label], columns: &[ArrayRef]) -> PlanResult<Int64Array> {
-    let (trusted, conditions) = holding(columns)?;
-    let mut scores = vec![0; trusted.len()];
-    for (label, condition) in labels.iter().zip(&conditions) {
-        for (row, score) in scores.iter_mut().enumerate() {
-            *score += if is_true(condition, row) && !is_true(&trusted, row) { label.weight } else { 0 };
-        }
+    let (rows, held) = holding(columns)?;
+    let mut scores = vec![0; rows];
+    for (label, held) in labels.iter().zip(&held).filter(|(label, _)| label.weight != 0) {
+        held.set_indices().for_each(|row| scores[row] += label.weight);
     }
     Ok(scores.into())
 }
@@ -198,13 +215,11 @@ fn listed<B: arrow::array::ArrayBuilder>(
     values: B,
     add: impl Fn(&mut B, &Label),
 ) -> PlanResult<ArrayRef> {
-    let (trusted, conditions) = holding(columns)?;
+    let (rows, held) = holding(columns)?;
     let mut lists = ListBuilder::new(values);
-    for row in 0..trusted.len() {
-        if !is_true(&trusted, row) {
-            for (label, _) in labels.iter().zip(&conditions).filter(|(_, condition)| is_true(condition, row)) {
-                add(lists.values(), label);
-            }
+    for row in 0..rows {
+        for (label, _) in labels.iter().zip(&held).filter(|(_, held)| held.value(row)) {
+            add(lists.values(), label);
         }
         lists.append(true);
     }
