@@ -1,12 +1,14 @@
 //! How often a sender used a destination in the days before.
 //!
 //! It takes all uses of the past to say that of one event. As rows that are grouped, counted and joined, the past of ten million
-//! events needed more memory than a query has; here it is sixteen bytes a use:
+//! events needed more memory than a query has; here it is sixteen bytes a use while it is read, and eight afterwards:
 //!
 //! ```text
-//!   past     (sender, time, untrusted domains) … ──▶ sender → (domain, time), sorted, each once
-//!   events   … ──▶ for each untrusted domain those within the days before ──▶ the fewest: `destination_uses`
+//!   past     (sender, time, untrusted domains) … ──▶ sender → domain → times, sorted, each once
+//!   events   … ──▶ for each untrusted domain the times within the days before ──▶ the fewest: `destination_uses`
 //! ```
+//!
+//! With millions of uses a search waits for memory and for nothing else, so what is searched lies close together.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -33,7 +35,7 @@ use datafusion::physical_plan::{
 };
 use futures::future::{BoxFuture, Shared};
 use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
-use rayon::iter::{IntoParallelRefMutIterator as _, ParallelIterator as _};
+use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 
 use super::rules::{Helper, texts};
 use super::steps::micros;
@@ -198,13 +200,54 @@ impl ExecutionPlan for HistoryExec {
 struct History {
     senders: Numbers,
     domains: Numbers,
+    /// Of each sender.
+    destinations: Vec<Destinations>,
+    back: i64,
+    /// Holds what it takes of the query's memory until it is dropped.
+    _reservation: MemoryReservation,
+}
+
+/// The destinations of one sender.
+struct Destinations {
+    /// By their number, with the place of the first of their times; nobody has four billion.
+    domains: Vec<(u32, u32)>,
+    /// Of one destination after the other, sorted, each once.
+    times: Vec<i64>,
+}
+
+impl Destinations {
+    fn of(mut uses: Vec<(u32, i64)>) -> Self {
+        uses.sort_unstable();
+        uses.dedup();
+        let mut domains: Vec<(u32, u32)> = Vec::new();
+        for (place, (domain, _)) in (0..).zip(&uses) {
+            if domains.last().is_none_or(|(last, _)| last != domain) {
+                domains.push((*domain, place));
+            }
+        }
+        Self { domains, times: uses.iter().map(|(_, time)| *time).collect() }
+    }
+
+    fn times(&self, domain: u32) -> &[i64] {
+        let Ok(place) = self.domains.binary_search_by_key(&domain, |(domain, _)| *domain) else { return &[] };
+        let first = |place: usize| self.domains.get(place).map(|(_, first)| *first as usize);
+        &self.times[first(place).unwrap_or_default()..first(place + 1).unwrap_or(self.times.len())]
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(self.domains.as_slice()) + size_of_val(self.times.as_slice())
+    }
+}
+
+/// What was read of the past until now.
+#[derive(Default)]
+struct Learned {
+    senders: Numbers,
+    domains: Numbers,
     /// Of each sender, domains and times.
     uses: Vec<Vec<(u32, i64)>>,
-    back: i64,
     /// The bytes of the uses.
     bytes: usize,
-    /// Holds what it takes of the query's memory until it is dropped.
-    reservation: MemoryReservation,
 }
 
 /// Texts as small numbers.
@@ -263,23 +306,7 @@ impl Uses {
     }
 }
 
-impl History {
-    async fn of(mut past: SendableRecordBatchStream, back: i64, reservation: MemoryReservation) -> PlanResult<Self> {
-        let (senders, domains) = (Numbers::default(), Numbers::default());
-        let mut history = Self { senders, domains, uses: Vec::new(), back, bytes: 0, reservation };
-        while let Some(batch) = past.try_next().await? {
-            let columns = [batch.column(0), batch.column(1), batch.column(2)];
-            history.learn(&Uses::of(columns)?);
-            let bytes = history.bytes + history.senders.bytes + history.domains.bytes;
-            history.reservation.try_resize(bytes)?;
-        }
-        history.uses.par_iter_mut().for_each(|uses| {
-            uses.sort_unstable();
-            uses.dedup();
-        });
-        Ok(history)
-    }
-
+impl Learned {
     fn learn(&mut self, uses: &Uses) {
         const USE_BYTES: usize = size_of::<(u32, i64)>();
         uses.each(|row| {
@@ -300,14 +327,32 @@ impl History {
             self.bytes += (uses.capacity() - before) * USE_BYTES;
         });
     }
+}
+
+impl History {
+    async fn of(mut past: SendableRecordBatchStream, back: i64, reservation: MemoryReservation) -> PlanResult<Self> {
+        let mut learned = Learned::default();
+        while let Some(batch) = past.try_next().await? {
+            learned.learn(&Uses::of([batch.column(0), batch.column(1), batch.column(2)])?);
+            reservation.try_resize(learned.bytes + learned.senders.bytes + learned.domains.bytes)?;
+        }
+        let Learned { senders, domains, uses, .. } = learned;
+        let destinations: Vec<Destinations> = uses.into_par_iter().map(Destinations::of).collect();
+        let bytes: usize = destinations.iter().map(|of_one| of_one.bytes() + size_of::<Destinations>()).sum();
+        reservation.try_resize(bytes + senders.bytes + domains.bytes)?;
+        Ok(Self { senders, domains, destinations, back, _reservation: reservation })
+    }
 
     /// The fewest uses of one of these domains; nothing where there are none.
     fn fewest(&self, sender: &str, time: i64, domains: &mut dyn Iterator<Item = &str>) -> Option<i64> {
-        let uses = &self.uses[*self.senders.of.get(sender)? as usize];
+        let destinations = &self.destinations[*self.senders.of.get(sender)? as usize];
         let counts = domains.filter_map(|domain| {
-            let domain = *self.domains.of.get(domain)?;
-            let until = uses.partition_point(|other| *other <= (domain, time));
-            let since = uses[..until].partition_point(|other| *other < (domain, time.saturating_sub(self.back)));
+            let times = destinations.times(*self.domains.of.get(domain)?);
+            let from = time.saturating_sub(self.back);
+            let until = times.partition_point(|other| *other <= time);
+            // Often the past begins within the days before.
+            let is_all = times.first().is_some_and(|first| *first >= from);
+            let since = if is_all { 0 } else { times[..until].partition_point(|other| *other < from) };
             i64::try_from(until - since).ok()
         });
         counts.min().filter(|uses| *uses > 0)
