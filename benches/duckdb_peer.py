@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tempfile
 import time
 
 import duckdb
@@ -15,6 +16,9 @@ CREATE MACRO cardinality(items) AS len(items);
 """
 
 connection = duckdb.connect()
+# What does not fit into memory goes where Waybill's does, and not beside the sources.
+spilled = tempfile.TemporaryDirectory()
+connection.execute(f"SET temp_directory = '{spilled.name}'")
 # As Waybill: times in UTC, footers kept between queries.
 connection.execute("SET TimeZone = 'UTC'")
 connection.execute("SET enable_object_cache = true")

@@ -11,8 +11,10 @@
 use std::hash::BuildHasher as _;
 use std::mem::size_of;
 
-use arrow::array::{Array as _, ArrayBuilder as _, ArrayRef, AsArray as _, BooleanArray, StringViewArray};
-use arrow::array::{StringViewBuilder, UInt32Array};
+use arrow::array::{
+    Array as _, ArrayBuilder as _, ArrayRef, AsArray as _, BooleanArray, StringViewArray, StringViewBuilder,
+    UInt32Array,
+};
 use arrow::buffer::NullBuffer;
 use arrow::compute::{cast, take};
 use arrow::datatypes::DataType;
