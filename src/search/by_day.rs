@@ -8,7 +8,7 @@
 //!   aggregates    2 Nov: count, sum ◀── all    3 Nov: count, sum ◀── all
 //! ```
 //!
-//! It is the first stage of a group by only; DataFusion merges what the stages of all cores tell.
+//! Only the first stage of a `GROUP BY` is another; DataFusion merges what those of all cores tell.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
