@@ -35,7 +35,6 @@ use datafusion::physical_plan::{
 };
 use futures::future::{BoxFuture, Shared};
 use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
-use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 
 use super::rules::{Helper, texts};
 use super::steps::micros;
@@ -337,7 +336,7 @@ impl History {
             reservation.try_resize(learned.bytes + learned.senders.bytes + learned.domains.bytes)?;
         }
         let Learned { senders, domains, uses, .. } = learned;
-        let destinations: Vec<Destinations> = uses.into_par_iter().map(Destinations::of).collect();
+        let destinations: Vec<Destinations> = uses.into_iter().map(Destinations::of).collect();
         let bytes: usize = destinations.iter().map(|of_one| of_one.bytes() + size_of::<Destinations>()).sum();
         reservation.try_resize(bytes + senders.bytes + domains.bytes)?;
         Ok(Self { senders, domains, destinations, back, _reservation: reservation })
