@@ -37,7 +37,7 @@ use futures::future::{BoxFuture, Shared};
 use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
 
 use super::rules::{Helper, texts};
-use super::steps::micros;
+use super::steps::{micros, places};
 
 /// What the past and the events have to have, in this order in the past: a text, a time, a list of texts.
 const KEYS: [&str; 3] = ["sender", "observed_at", "untrusted_domains"];
@@ -296,11 +296,8 @@ impl Uses {
                 each(None);
                 continue;
             }
-            let [first, end] = [domains.value_offsets()[row], domains.value_offsets()[row + 1]];
-            // Offsets of a list are never negative.
-            let places = usize::try_from(first).unwrap_or_default()..usize::try_from(end).unwrap_or_default();
-            let mut domains = places.filter(|place| names.is_valid(*place)).map(|place| names.value(place));
-            each(Some((senders.value(row), times.value(row), &mut domains)));
+            let places = places(domains, row).filter(|place| names.is_valid(*place));
+            each(Some((senders.value(row), times.value(row), &mut places.map(|place| names.value(place)))));
         }
     }
 }

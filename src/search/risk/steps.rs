@@ -125,7 +125,7 @@ pub(super) fn micros(column: &ArrayRef) -> PlanResult<ArrayRef> {
 }
 
 /// The places of a row's texts among those of all rows of a column of lists.
-fn places(lists: &ListArray, row: usize) -> Range<usize> {
+pub(super) fn places(lists: &ListArray, row: usize) -> Range<usize> {
     if lists.is_null(row) {
         return 0..0;
     }
