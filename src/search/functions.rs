@@ -14,7 +14,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{ArrayRef, AsArray as _, BooleanArray, Date32Array, Int64Array, StringArray};
+use arrow::array::{Array as _, ArrayRef, AsArray as _, BooleanArray, Date32Array, Int64Array, StringArray};
+use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, Offset as _, TimeZone as _, Timelike as _};
 use chrono_tz::Tz;
@@ -79,6 +80,14 @@ pub(super) fn is_free_mail(text: &str) -> bool {
 pub(super) fn is_subdomain_of(domain: &str, parent: &str) -> bool {
     let above = domain.strip_suffix(parent);
     !parent.is_empty() && above.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+/// Where flags are true, and neither false nor null.
+pub(super) fn are_true(flags: &BooleanArray) -> BooleanBuffer {
+    match flags.nulls() {
+        Some(nulls) => flags.values() & nulls.inner(),
+        None => flags.values().clone(),
+    }
 }
 
 /// A moment as a clock on the wall of a zone showed it; nothing outside the calendar.

@@ -23,6 +23,8 @@ use datafusion::common::hash_utils::RandomState;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::EmitTo;
 
+use super::functions::are_true;
+
 /// No text.
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -98,11 +100,7 @@ pub(super) fn texts_at(texts: &StringViewArray, places: &[u32]) -> PlanResult<Ar
 pub(super) fn counting(texts: &ArrayRef, filter: Option<&BooleanArray>) -> PlanResult<StringViewArray> {
     let texts = cast(texts, &DataType::Utf8View)?.as_string_view().clone();
     let Some(filter) = filter else { return Ok(texts) };
-    let passes = match filter.nulls() {
-        Some(nulls) => filter.values() & nulls.inner(),
-        None => filter.values().clone(),
-    };
-    let nulls = NullBuffer::union(texts.nulls(), Some(&NullBuffer::new(passes)));
+    let nulls = NullBuffer::union(texts.nulls(), Some(&NullBuffer::new(are_true(filter))));
     let (views, buffers, _) = texts.into_parts();
     Ok(StringViewArray::try_new(views, buffers, nulls)?)
 }

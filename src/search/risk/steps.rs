@@ -186,18 +186,12 @@ fn is_off_hours(work: &WorkingHours, observed_at: &ArrayRef) -> PlanResult<Array
 
 /// The indicators that hold, of each the rows: none where the event is trusted.
 fn holding(columns: &[ArrayRef]) -> PlanResult<(usize, Vec<BooleanBuffer>)> {
-    let mut flags = columns.iter().map(|column| Ok(is_true(cast(column, &DataType::Boolean)?.as_boolean())));
+    let mut flags =
+        columns.iter().map(|column| Ok(functions::are_true(cast(column, &DataType::Boolean)?.as_boolean())));
     let Some(trusted) = flags.next().transpose()? else { return Ok((0, Vec::new())) };
     let untrusted = !&trusted;
     let held = flags.map(|flags: PlanResult<BooleanBuffer>| Ok(&flags? & &untrusted));
     Ok((trusted.len(), held.collect::<PlanResult<_>>()?))
-}
-
-fn is_true(flags: &BooleanArray) -> BooleanBuffer {
-    match flags.nulls() {
-        Some(nulls) => flags.values() & nulls.inner(),
-        None => flags.values().clone(),
-    }
 }
 
 fn score(labels: &[Label], columns: &[ArrayRef]) -> PlanResult<Int64Array> {
