@@ -244,7 +244,7 @@ async fn a_look_up_by_hash_opens_only_files_that_may_hold_it() {
     assert_eq!(files(&format!("sha256 <> '{}'", "0".repeat(64))).await, 2);
 }
 
-/// Danger: an aggregate whose state grows with its rows, kept where nothing can be written to disk.
+/// Danger: an aggregate whose state grows with its rows, where nothing can be written to disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn groups_by_day_are_made_file_by_file_where_their_states_are_small() {
     let lake = lake().await;
@@ -253,10 +253,13 @@ async fn groups_by_day_are_made_file_by_file_where_their_states_are_small() {
         ("count(*), sum(file_size_bytes)", "event_date", true),
         ("avg(file_size_bytes), min(observed_at)", "event_date", true),
         ("count(DISTINCT sender)", "event_date", false),
-        ("count(DISTINCT file_size_bytes)", "event_date", false),
+        // Groups by day and size, which are then counted.
+        ("count(DISTINCT file_size_bytes)", "event_date", true),
         ("array_agg(file_name)", "event_date", false),
         ("count(*) FILTER (WHERE is_inline)", "event_date", false),
-        ("count(*)", "event_date, sender", false),
+        ("count(*), sum(file_size_bytes)", "sender, event_date, mime_type", true),
+        ("count(DISTINCT sender)", "event_date, mime_type", false),
+        ("max(file_name)", "event_date, mime_type", false),
         ("count(*)", "sender", false),
         ("count(*)", "date_trunc('month', event_date)", false),
         ("count(*)", "ROLLUP (event_date)", false),
