@@ -106,26 +106,17 @@ mod tests {
     use arrow::array::{Int64Array as Numbers, RecordBatch, StringArray};
     use arrow::compute::cast;
     use arrow::datatypes::DataType;
-    use arrow::util::display::array_value_to_string;
     use datafusion::datasource::MemTable;
     use datafusion::execution::session_state::SessionStateBuilder;
     use datafusion::optimizer::Optimizer;
     use datafusion::prelude::{SessionConfig, SessionContext};
     use proptest::prelude::*;
 
+    use super::super::tests::sorted_rows;
     use super::*;
 
-    /// What two rows of the answer are compared by.
     async fn ask(context: &SessionContext, statement: &str) -> Vec<String> {
-        let batches = context.sql(statement).await.unwrap().collect().await.unwrap();
-        let text = |batch: &RecordBatch, row| {
-            let values = batch.columns().iter().map(|column| array_value_to_string(column, row).unwrap());
-            values.collect::<Vec<_>>().join("|")
-        };
-        let rows = batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| text(batch, row)));
-        let mut rows: Vec<String> = rows.collect();
-        rows.sort();
-        rows
+        sorted_rows(&context.sql(statement).await.unwrap().collect().await.unwrap())
     }
 
     /// A session over a table `t` of two partitions, with our rule or without; after `probe` rows a group by many values

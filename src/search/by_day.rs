@@ -319,7 +319,6 @@ impl Groups {
 #[cfg(test)]
 mod tests {
     use arrow::array::{Date32Array, Int64Array, StringViewArray};
-    use arrow::util::display::array_value_to_string;
     use datafusion::common::resources_err;
     use datafusion::datasource::MemTable;
     use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
@@ -329,6 +328,7 @@ mod tests {
     use datafusion::prelude::{SessionConfig, SessionContext};
     use proptest::prelude::*;
 
+    use super::super::tests::sorted_rows;
     use super::*;
 
     /// Memory of which groups by day get none.
@@ -421,15 +421,7 @@ mod tests {
             });
             plan = with.data().unwrap();
         }
-        let mut rows = Vec::new();
-        for batch in collect(plan, context.task_ctx()).await.unwrap() {
-            rows.extend((0..batch.num_rows()).map(|row| {
-                let values = batch.columns().iter().map(|column| array_value_to_string(column, row).unwrap());
-                values.collect::<Vec<_>>().join("|")
-            }));
-        }
-        rows.sort();
-        (rows, replaced)
+        (sorted_rows(&collect(plan, context.task_ctx()).await.unwrap()), replaced)
     }
 
     fn row() -> impl Strategy<Value = Row> {

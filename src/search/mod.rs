@@ -328,7 +328,22 @@ fn is_disk_full(error: &ArrowError) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::RecordBatch;
+    use arrow::util::display::array_value_to_string;
+
     use super::*;
+
+    /// What two answers are compared by, whatever their order: a text of each row.
+    pub(super) fn sorted_rows(batches: &[RecordBatch]) -> Vec<String> {
+        let text = |batch: &RecordBatch, row| {
+            let values = batch.columns().iter().map(|column| array_value_to_string(column, row).unwrap());
+            values.collect::<Vec<_>>().join("|")
+        };
+        let rows = batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| text(batch, row)));
+        let mut rows: Vec<String> = rows.collect();
+        rows.sort();
+        rows
+    }
 
     #[test]
     fn a_full_disk_means_that_a_query_is_too_large_however_it_is_wrapped() {
