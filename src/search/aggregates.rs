@@ -106,13 +106,12 @@ mod tests {
     use arrow::array::{Int64Array as Numbers, RecordBatch, StringArray};
     use arrow::compute::cast;
     use arrow::datatypes::DataType;
-    use datafusion::datasource::MemTable;
     use datafusion::execution::session_state::SessionStateBuilder;
     use datafusion::optimizer::Optimizer;
     use datafusion::prelude::{SessionConfig, SessionContext};
     use proptest::prelude::*;
 
-    use super::super::tests::sorted_rows;
+    use super::super::tests::{register, sorted_rows};
     use super::*;
 
     async fn ask(context: &SessionContext, statement: &str) -> Vec<String> {
@@ -151,10 +150,7 @@ mod tests {
             ];
             RecordBatch::try_from_iter_with_nullable(columns).unwrap()
         };
-        let (left, right) = rows.split_at(rows.len() / 2);
-        let slices = |rows: &[Row]| rows.chunks(3).map(batch).collect::<Vec<_>>();
-        let table = MemTable::try_new(batch(&[]).schema(), vec![slices(left), slices(right)]).unwrap();
-        context.register_table("t", Arc::new(table)).unwrap();
+        register(&context, rows, 3, batch);
         context
     }
 

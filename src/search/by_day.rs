@@ -161,33 +161,6 @@ struct Days {
     worth: Worth,
 }
 
-/// Whether grouping rows early makes them fewer; where it does not, each is told as a group of its own.
-struct Worth {
-    rows_at_least: usize,
-    groups_of_rows: f64,
-    rows: usize,
-    groups_told: usize,
-    is_none: bool,
-}
-
-impl Worth {
-    /// By DataFusion's own measure.
-    fn new(options: &ExecutionOptions) -> Self {
-        Self {
-            rows_at_least: options.skip_partial_aggregation_probe_rows_threshold,
-            groups_of_rows: options.skip_partial_aggregation_probe_ratio_threshold,
-            rows: 0,
-            groups_told: 0,
-            is_none: false,
-        }
-    }
-
-    fn is_none_with(&self, groups: usize) -> bool {
-        let groups = (self.groups_told + groups) as f64;
-        self.rows >= self.rows_at_least && groups > self.groups_of_rows * self.rows as f64
-    }
-}
-
 impl Days {
     fn new(plan: &ByDayExec, options: &ExecutionOptions, memory: MemoryReservation) -> PlanResult<Self> {
         let (stage, aggregates) = (&plan.stage, plan.stage.aggr_expr());
@@ -248,6 +221,33 @@ impl Days {
         columns.insert(self.place, day.to_array_of_size(count)?);
         self.memory.free();
         Ok(Some(RecordBatch::try_new(Arc::clone(&self.told_as), columns)?))
+    }
+}
+
+/// Whether grouping rows early makes them fewer; where it does not, each is told as a group of its own.
+struct Worth {
+    rows_at_least: usize,
+    groups_of_rows: f64,
+    rows: usize,
+    groups_told: usize,
+    is_none: bool,
+}
+
+impl Worth {
+    /// By DataFusion's own measure.
+    fn new(options: &ExecutionOptions) -> Self {
+        Self {
+            rows_at_least: options.skip_partial_aggregation_probe_rows_threshold,
+            groups_of_rows: options.skip_partial_aggregation_probe_ratio_threshold,
+            rows: 0,
+            groups_told: 0,
+            is_none: false,
+        }
+    }
+
+    fn is_none_with(&self, groups: usize) -> bool {
+        let groups = (self.groups_told + groups) as f64;
+        self.rows >= self.rows_at_least && groups > self.groups_of_rows * self.rows as f64
     }
 }
 
@@ -320,7 +320,6 @@ impl Groups {
 mod tests {
     use arrow::array::{Date32Array, Int64Array, StringViewArray};
     use datafusion::common::resources_err;
-    use datafusion::datasource::MemTable;
     use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
     use datafusion::execution::runtime_env::RuntimeEnvBuilder;
     use datafusion::physical_expr::expressions::Column;
@@ -328,7 +327,7 @@ mod tests {
     use datafusion::prelude::{SessionConfig, SessionContext};
     use proptest::prelude::*;
 
-    use super::super::tests::sorted_rows;
+    use super::super::tests::{register, sorted_rows};
     use super::*;
 
     /// Memory of which groups by day get none.
@@ -386,10 +385,7 @@ mod tests {
             ];
             RecordBatch::try_from_iter_with_nullable(columns).unwrap()
         };
-        let (left, right) = rows.split_at(rows.len() / 2);
-        let slices = |rows: &[Row]| rows.chunks(5).map(batch).collect::<Vec<_>>();
-        let table = MemTable::try_new(batch(&[]).schema(), vec![slices(left), slices(right)]).unwrap();
-        context.register_table("t", Arc::new(table)).unwrap();
+        register(&context, rows, 5, batch);
         context
     }
 
@@ -451,7 +447,7 @@ mod tests {
                 let (ours, theirs) = runtime
                     .block_on(async { (ask(&context, statement, true).await, ask(&context, statement, false).await) });
                 prop_assert_eq!(ours.0, theirs.0, "{}", statement);
-                prop_assert!(ours.1 == 1, "{}", statement);
+                prop_assert_eq!(ours.1, 1, "{}", statement);
             }
         }
     }

@@ -330,8 +330,22 @@ fn is_disk_full(error: &ArrowError) -> bool {
 mod tests {
     use arrow::array::RecordBatch;
     use arrow::util::display::array_value_to_string;
+    use datafusion::datasource::MemTable;
 
     use super::*;
+
+    /// A table `t` of two partitions, whose rows come so many at once.
+    pub(super) fn register<R>(
+        context: &SessionContext,
+        rows: &[R],
+        at_once: usize,
+        batch: impl Fn(&[R]) -> RecordBatch,
+    ) {
+        let (left, right) = rows.split_at(rows.len() / 2);
+        let slices = |rows: &[R]| rows.chunks(at_once).map(&batch).collect::<Vec<_>>();
+        let table = MemTable::try_new(batch(&[]).schema(), vec![slices(left), slices(right)]).unwrap();
+        context.register_table("t", Arc::new(table)).unwrap();
+    }
 
     /// What two answers are compared by, whatever their order: a text of each row.
     pub(super) fn sorted_rows(batches: &[RecordBatch]) -> Vec<String> {
