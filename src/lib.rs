@@ -15,11 +15,12 @@
 //!   3  connection      source, lake, event         search       lake, digest, event
 //!   2  lake            event
 //!   1  source, digest, event                       simulator    (uses no room; used by cli and tests)
-//!   0  base            clock · error · http · id · limits · monitor · secret
+//!   0  base            allocator · clock · error · http · id · limits · monitor · secret
 //! ```
 //!
 //! `docs/ARCHITECTURE.md` says what each room does not know.
 
+pub mod allocator;
 pub mod clock;
 pub mod error;
 pub mod id;

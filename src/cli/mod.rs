@@ -33,6 +33,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
+use crate::allocator::keep_freed;
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result, ResultExt};
 use crate::lake::Lake;
@@ -130,6 +131,18 @@ impl Command {
             _ => false,
         }
     }
+
+    /// Threads for its tasks.
+    fn threads(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        match self {
+            // It computes in short pieces, and each thread holds memory that it freed.
+            Self::Run(_) | Self::Backfill(_) => cores.max(2),
+            // A query that computes for long without a pause holds as many as there are cores: signals, timers and other
+            // people's requests need some beside them.
+            _ => cores + 2,
+        }
+    }
 }
 
 /// What a command is given beside its own arguments.
@@ -187,6 +200,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     logs::start(&arguments.global, arguments.command.is_service());
+    keep_freed(limits::FREED_MEMORY_KEPT);
     match start(arguments) {
         Ok(exit) => exit.into(),
         // Whoever reads our output has had enough (`| head`): that is no failure to talk about.
@@ -211,9 +225,7 @@ fn start(arguments: Arguments) -> Result<Exit> {
 fn run(arguments: Arguments) -> Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        // A query that computes for long without a pause holds as many as there are cores: signals, timers and other
-        // people's requests need some beside them.
-        .worker_threads(std::thread::available_parallelism().map_or(2, usize::from) + 2)
+        .worker_threads(arguments.command.threads())
         .thread_stack_size(limits::STACK_BYTES)
         .build()
         .or_error(Code::Internal, "cannot start the runtime")?;

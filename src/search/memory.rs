@@ -1,6 +1,6 @@
-//! How much memory a query may take, and what becomes of it afterwards.
+//! How much memory a query may take.
 //!
-//! May use: the base, and the allocator.
+//! May use: the base.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -14,9 +14,6 @@ use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 use crate::limits;
 
 const MB: usize = 1024 * 1024;
-
-/// `mi_option_purge_delay` of mimalloc 3 (`mimalloc.h`), in milliseconds, for which the binding has no name.
-const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 
 /// Memory of one query; what needs more spills to disk or fails with a clear error.
 ///
@@ -153,19 +150,6 @@ impl fmt::Display for Shared {
     }
 }
 
-/// Lets the allocator keep what queries free for half a minute instead of a second.
-///
-/// A query that groups millions of rows frees and takes hundreds of megabytes a second; when they go back to the system in
-/// between, a quarter of its time is the system clearing pages. A run does not ask for this: it promises a low peak instead.
-pub(super) fn keep_freed() {
-    let milliseconds = limits::FREED_MEMORY_KEPT.as_millis().try_into().unwrap_or(i32::MAX);
-    #[expect(unsafe_code, reason = "the binding wraps no options")]
-    // SAFETY: it stores a number that the allocator reads now and then, whichever allocator the program uses.
-    unsafe {
-        libmimalloc_sys::mi_option_set(PURGE_DELAY, milliseconds.into());
-    }
-}
-
 /// What the machine has, or the container lets us have; asked once, since every look at the lake wants it.
 static MACHINE_BYTES: LazyLock<u64> = LazyLock::new(|| {
     let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
@@ -177,17 +161,6 @@ static MACHINE_BYTES: LazyLock<u64> = LazyLock::new(|| {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_option_is_the_one_that_is_meant() {
-        // SAFETY: reads a number.
-        #[expect(unsafe_code, reason = "the binding wraps no options")]
-        let read = || unsafe { libmimalloc_sys::mi_option_get(PURGE_DELAY) };
-        // Its own, or ours where another test was here before.
-        assert!([1_000, 30_000].contains(&read()), "the option has another number: {}", read());
-        keep_freed();
-        assert_eq!(read(), 30_000);
-    }
 
     #[test]
     fn operators_may_have_more_than_their_part_while_a_quarter_is_left_for_the_others() {

@@ -22,14 +22,16 @@
 //! other without an array, several arrays, rows whose `AuditData` holds the record, as text or as an object. Nobody can
 //! be asked for it again, so its unreadable places name their line, and an end in the middle of a record is one of them.
 
+mod object;
+
 use std::net::IpAddr;
 
 use chrono::{DateTime, NaiveDateTime, SubsecRound};
 use memchr::memmem;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
+use self::object::{Object, list, readable, string};
 use crate::clock::Time;
 use crate::error::{Code, Error, Result};
 use crate::limits;
@@ -680,7 +682,7 @@ pub(super) fn read_record(text: &[u8], check: Check, out: &mut RecordChunk) {
         }
         return;
     }
-    match parse(text).and_then(|record| read_send(&record)) {
+    match read_send(&readable(text)) {
         Ok(Some(send)) => out.sends.push(send),
         Ok(None) => {}
         Err(reason) => out.unreadable.push(unreadable(text, &reason)),
@@ -709,109 +711,51 @@ fn holds_escaped_letter(text: &[u8]) -> bool {
     })
 }
 
-/// Parses a record; bytes and escapes that are no characters become replacement characters rather than a lost record.
-fn parse(text: &[u8]) -> Result<Map<String, Value>, String> {
-    let first = match serde_json::from_slice(text) {
-        Ok(record) => return Ok(record),
-        Err(error) => error,
-    };
-    let repaired = replace_lone_surrogates(&String::from_utf8_lossy(text));
-    serde_json::from_str(&repaired).map_err(|_| format!("is not JSON: {first}"))
-}
-
-/// Replaces `\ud800`…`\udfff` that do not stand in pairs, as an emoji that was cut in its middle leaves them.
-fn replace_lone_surrogates(text: &str) -> String {
-    let unit = |at: usize| {
-        let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
-        u16::from_str_radix(digits, 16).ok()
-    };
-    let mut repaired = String::with_capacity(text.len());
-    let mut at = 0;
-    while let Some(offset) = text[at..].find('\\') {
-        repaired.push_str(&text[at..at + offset]);
-        at += offset;
-        let kept = match (unit(at), unit(at + 6)) {
-            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
-            (Some(0xd800..=0xdfff), _) => 0,
-            // Backslash and the character behind it, so that `\\ud800` is no escape.
-            _ => 1 + text[at + 1..].chars().next().map_or(0, char::len_utf8),
-        };
-        if kept == 0 {
-            repaired.push_str("\\ufffd");
-            at += 6;
-        } else {
-            repaired.push_str(&text[at..at + kept]);
-            at += kept;
-        }
-    }
-    repaired.push_str(&text[at..]);
-    repaired
-}
-
 /// Reads a record that may be a send. `None`: it reports something else.
-fn read_send(record: &Map<String, Value>) -> Result<Option<SendRecord>, String> {
-    let operation = match text(record, "Operation").ok_or("names no operation")?.as_str() {
+fn read_send(record: &str) -> Result<Option<SendRecord>, String> {
+    let record = Object::read(record).map_err(|error| format!("is not JSON: {error}"))?;
+    let operation = match record.text("Operation").ok_or("names no operation")?.as_str() {
         "Send" => Operation::Send,
         "SendAs" => Operation::SendAs,
         "SendOnBehalf" => Operation::SendOnBehalf,
         _ => return Ok(None),
     };
-    if text(record, "ResultStatus").is_some_and(|status| status.eq_ignore_ascii_case("failed")) {
+    if record.text("ResultStatus").is_some_and(|status| status.eq_ignore_ascii_case("failed")) {
         // Nothing left the mailbox.
         return Ok(None);
     }
-    let id = text(record, "Id").ok_or("has no `Id`")?;
-    let created = text(record, "CreationTime").ok_or("has no `CreationTime`")?;
+    let id = record.text("Id").ok_or("has no `Id`")?;
+    let created = record.text("CreationTime").ok_or("has no `CreationTime`")?;
     let created = parse_time(&created).ok_or_else(|| format!("has a `CreationTime` that is no time: `{created}`"))?;
-    let actor = text(record, "UserId");
-    let owner = text(record, "MailboxOwnerUPN");
+    let actor = record.text("UserId");
+    let owner = record.text("MailboxOwnerUPN");
     let mailbox = owner.clone().or_else(|| actor.clone()).ok_or("names neither `UserId` nor `MailboxOwnerUPN`")?;
-    let empty = Map::new();
-    let item = record.get("Item").and_then(Value::as_object).unwrap_or(&empty);
+    let item = record.get("Item").and_then(Object::of).unwrap_or_default();
     Ok(Some(SendRecord {
         id,
         operation,
         created: created.trunc_subsecs(0),
         actor: actor.unwrap_or_else(|| mailbox.clone()),
         mailbox,
-        mailbox_guid: text(record, "MailboxGuid"),
-        tenant_id: text(record, "OrganizationId"),
-        internet_message_id: text(item, "InternetMessageId"),
-        subject: text(item, "Subject"),
-        attachments: read_attachments(item.get("Attachments")),
-        recipients: read_recipients(record),
+        mailbox_guid: record.text("MailboxGuid"),
+        tenant_id: record.text("OrganizationId"),
+        internet_message_id: item.text("InternetMessageId"),
+        subject: item.text("Subject"),
+        attachments: item.get("Attachments").map(read_attachments).unwrap_or_default(),
+        recipients: read_recipients(&record),
         sent_as: match operation {
             Operation::Send => None,
-            Operation::SendAs => text(record, "SendAsUserSmtp"),
-            Operation::SendOnBehalf => text(record, "SendOnBehalfOfUserSmtp"),
+            Operation::SendAs => record.text("SendAsUserSmtp"),
+            Operation::SendOnBehalf => record.text("SendOnBehalfOfUserSmtp"),
         },
         client_ip: ["ClientIP", "ClientIPAddress", "ActorIP"]
             .into_iter()
-            .find_map(|key| text(record, key))
+            .find_map(|key| record.text(key))
             .map(|ip| plain_ip(&ip)),
-        client_info: text(record, "ClientInfoString"),
-        app_id: text(record, "AppId").or_else(|| text(record, "ClientAppId")),
-        saved_to_sent_items: flag(record, "SaveToSentItems"),
+        client_info: record.text("ClientInfoString"),
+        app_id: record.text("AppId").or_else(|| record.text("ClientAppId")),
+        saved_to_sent_items: record.flag("SaveToSentItems"),
     }))
-}
-
-/// A property as text, without the line break that the service leaves at some ends. Empty is absent.
-fn text(object: &Map<String, Value>, key: &str) -> Option<String> {
-    let text = match object.get(key)? {
-        Value::String(text) => text.trim().trim_end_matches("\\r\\n").to_owned(),
-        Value::Number(number) => number.to_string(),
-        Value::Bool(flag) => flag.to_string(),
-        Value::Null | Value::Array(_) | Value::Object(_) => return None,
-    };
-    (!text.is_empty()).then_some(text)
-}
-
-fn flag(object: &Map<String, Value>, key: &str) -> Option<bool> {
-    match text(object, key)?.to_ascii_lowercase().as_str() {
-        "true" | "1" => Some(true),
-        "false" | "0" => Some(false),
-        _ => None,
-    }
 }
 
 /// Reads `2026-11-02T09:14:07`, which is UTC; a zone or a fraction is understood too.
@@ -832,11 +776,12 @@ fn plain_ip(text: &str) -> String {
 }
 
 /// Reads the attachments, which are one text; a list is understood too.
-fn read_attachments(value: Option<&Value>) -> Vec<NamedAttachment> {
-    match value {
-        Some(Value::String(text)) => parse_attachments(text),
-        Some(Value::Array(entries)) => entries.iter().filter_map(Value::as_str).flat_map(parse_attachments).collect(),
-        _ => Vec::new(),
+fn read_attachments(value: &RawValue) -> Vec<NamedAttachment> {
+    match string(value) {
+        Some(text) => parse_attachments(&text),
+        None => {
+            list(value).into_iter().flatten().filter_map(string).flat_map(|text| parse_attachments(&text)).collect()
+        }
     }
 }
 
@@ -875,14 +820,16 @@ fn split_size(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn read_recipients(record: &Map<String, Value>) -> Vec<String> {
-    let list = ["recipientList", "RecipientList"].into_iter().find_map(|key| record.get(key)?.as_array());
-    let address = |entry: &Value| match entry {
-        Value::String(address) => Some(address.clone()),
-        Value::Object(entry) => ["Address", "address"].into_iter().find_map(|key| text(entry, key)),
-        _ => None,
+fn read_recipients(record: &Object<'_>) -> Vec<String> {
+    let entries = ["recipientList", "RecipientList"].into_iter().find_map(|key| list(record.get(key)?));
+    let address = |entry| match string(entry) {
+        Some(address) => Some(address.into_owned()),
+        None => {
+            let entry = Object::of(entry)?;
+            ["Address", "address"].into_iter().find_map(|key| entry.text(key))
+        }
     };
-    list.into_iter().flatten().filter_map(address).collect()
+    entries.into_iter().flatten().filter_map(address).collect()
 }
 
 #[cfg(test)]
