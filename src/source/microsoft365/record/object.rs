@@ -1,5 +1,5 @@
 //! A record's JSON, read where it stands: an object is the places of its values, of which only those are made that somebody
-//! asks for. A tree of all of them took longer than everything else that is done with a record.
+//! asks for. A tree of all of them was a quarter of what a run allocates.
 //!
 //! May use: nothing of Waybill.
 
