@@ -3,10 +3,11 @@
 
 use std::arch::x86_64::*;
 
-use super::{Block, LANES, md5};
+use super::md5::{self, four_in_lanes, groups, step_in_lanes};
+use super::{Block, LANES};
 
 /// A word of each of sixteen streams.
-type Words = [__m256i; 2];
+pub(super) type Words = [__m256i; 2];
 
 /// Takes the blocks of each lane into its state; of lanes with more blocks than others only as many.
 #[target_feature(enable = "avx2")]
@@ -16,45 +17,37 @@ pub(super) fn compress(states: &mut [[u32; LANES]; 4], blocks: &[&[Block]; LANES
     for index in 0..count {
         let words = load_blocks(blocks, index);
         let (a0, b0, c0, d0) = (a, b, c, d);
-        macro_rules! step {
-            ($mix:ident, $a:ident, $b:ident, $c:ident, $d:ident, $word:literal, $by:literal, $number:expr) => {
-                let constant = _mm256_set1_epi32(md5::ADDED[$number] as i32);
-                let sum = add(add($a, add(words[$word], [constant, constant])), $mix($b, $c, $d));
-                $a = add(rotate::<$by, { 32 - $by }>(sum), $b);
-            };
-        }
-        macro_rules! four {
-            ($group:literal, $mix:ident, [$w0:literal, $w1:literal, $w2:literal, $w3:literal],
-                [$r0:literal, $r1:literal, $r2:literal, $r3:literal]) => {
-                step!($mix, a, b, c, d, $w0, $r0, 4 * $group);
-                step!($mix, d, a, b, c, $w1, $r1, 4 * $group + 1);
-                step!($mix, c, d, a, b, $w2, $r2, 4 * $group + 2);
-                step!($mix, b, c, d, a, $w3, $r3, 4 * $group + 3);
-            };
-        }
-        md5::groups!(four);
+        groups!(four_in_lanes(a, b, c, d, words));
         (a, b, c, d) = (add(a, a0), add(b, b0), add(c, c0), add(d, d0));
     }
     for (state, words) in states.iter_mut().zip([a, b, c, d]) {
-        let (low, high) = state.split_at_mut(LANES / 2);
-        // SAFETY: each half has room for eight words of 32 bits, and needs no alignment.
-        unsafe {
-            _mm256_storeu_si256(low.as_mut_ptr().cast(), words[0]);
-            _mm256_storeu_si256(high.as_mut_ptr().cast(), words[1]);
-        }
+        store(state, words);
     }
 }
 
 #[target_feature(enable = "avx2")]
-fn load(words: &[u32; LANES]) -> Words {
-    let (low, high) = words.split_at(LANES / 2);
-    // SAFETY: each half has eight words of 32 bits, and needs no alignment.
-    unsafe { [_mm256_loadu_si256(low.as_ptr().cast()), _mm256_loadu_si256(high.as_ptr().cast())] }
+pub(super) fn load(words: &[u32; LANES]) -> Words {
+    let (eights, _) = words.as_chunks::<8>();
+    // SAFETY: the source has eight words of 32 bits, and needs no alignment.
+    std::array::from_fn(|eight| unsafe { _mm256_loadu_si256(eights[eight].as_ptr().cast()) })
 }
 
 #[target_feature(enable = "avx2")]
-fn add(x: Words, y: Words) -> Words {
+pub(super) fn store(target: &mut [u32; LANES], words: Words) {
+    for (eight, words) in target.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+        // SAFETY: the target has room for eight words of 32 bits, and needs no alignment.
+        unsafe { _mm256_storeu_si256(eight.as_mut_ptr().cast(), words) };
+    }
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn add(x: Words, y: Words) -> Words {
     [_mm256_add_epi32(x[0], y[0]), _mm256_add_epi32(x[1], y[1])]
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn splat(word: u32) -> Words {
+    [_mm256_set1_epi32(word as i32); 2]
 }
 
 #[target_feature(enable = "avx2")]
@@ -74,10 +67,7 @@ fn xor(x: Words, y: Words) -> Words {
 
 #[target_feature(enable = "avx2")]
 fn rotate<const LEFT: i32, const RIGHT: i32>(x: Words) -> Words {
-    or(
-        [_mm256_slli_epi32::<LEFT>(x[0]), _mm256_slli_epi32::<LEFT>(x[1])],
-        [_mm256_srli_epi32::<RIGHT>(x[0]), _mm256_srli_epi32::<RIGHT>(x[1])],
-    )
+    or(x.map(|x| _mm256_slli_epi32::<LEFT>(x)), x.map(|x| _mm256_srli_epi32::<RIGHT>(x)))
 }
 
 // The functions of the four rounds.
@@ -99,13 +89,12 @@ fn h(b: Words, c: Words, d: Words) -> Words {
 
 #[target_feature(enable = "avx2")]
 fn i(b: Words, c: Words, d: Words) -> Words {
-    let ones = _mm256_set1_epi32(-1);
-    xor(c, or(b, xor(d, [ones, ones])))
+    xor(c, or(b, xor(d, splat(u32::MAX))))
 }
 
 /// Block `index` of each lane, as word 0 of each, word 1 of each, and so on.
 #[target_feature(enable = "avx2")]
-fn load_blocks(blocks: &[&[Block]; LANES], index: usize) -> [Words; 16] {
+pub(super) fn load_blocks(blocks: &[&[Block]; LANES], index: usize) -> [Words; 16] {
     let mut words = [[_mm256_setzero_si256(); 2]; 16];
     for side in 0..2 {
         for half in 0..2 {

@@ -16,25 +16,46 @@ pub(super) const ADDED: [u32; 64] = [
 ];
 
 /// Calls `$four!(…)` for each group of four steps, after which the words of the state are in their first order again:
-/// the group's number, its function, the words of the block, the rotations.
+/// what it was given, the group's number, its function, the words of the block, the rotations.
 macro_rules! groups {
-    ($four:ident) => {
-        $four!(0, f, [0, 1, 2, 3], [7, 12, 17, 22]);
-        $four!(1, f, [4, 5, 6, 7], [7, 12, 17, 22]);
-        $four!(2, f, [8, 9, 10, 11], [7, 12, 17, 22]);
-        $four!(3, f, [12, 13, 14, 15], [7, 12, 17, 22]);
-        $four!(4, g, [1, 6, 11, 0], [5, 9, 14, 20]);
-        $four!(5, g, [5, 10, 15, 4], [5, 9, 14, 20]);
-        $four!(6, g, [9, 14, 3, 8], [5, 9, 14, 20]);
-        $four!(7, g, [13, 2, 7, 12], [5, 9, 14, 20]);
-        $four!(8, h, [5, 8, 11, 14], [4, 11, 16, 23]);
-        $four!(9, h, [1, 4, 7, 10], [4, 11, 16, 23]);
-        $four!(10, h, [13, 0, 3, 6], [4, 11, 16, 23]);
-        $four!(11, h, [9, 12, 15, 2], [4, 11, 16, 23]);
-        $four!(12, i, [0, 7, 14, 5], [6, 10, 15, 21]);
-        $four!(13, i, [12, 3, 10, 1], [6, 10, 15, 21]);
-        $four!(14, i, [8, 15, 6, 13], [6, 10, 15, 21]);
-        $four!(15, i, [4, 11, 2, 9], [6, 10, 15, 21]);
+    ($four:ident $given:tt) => {
+        $four!($given, 0, f, [0, 1, 2, 3], [7, 12, 17, 22]);
+        $four!($given, 1, f, [4, 5, 6, 7], [7, 12, 17, 22]);
+        $four!($given, 2, f, [8, 9, 10, 11], [7, 12, 17, 22]);
+        $four!($given, 3, f, [12, 13, 14, 15], [7, 12, 17, 22]);
+        $four!($given, 4, g, [1, 6, 11, 0], [5, 9, 14, 20]);
+        $four!($given, 5, g, [5, 10, 15, 4], [5, 9, 14, 20]);
+        $four!($given, 6, g, [9, 14, 3, 8], [5, 9, 14, 20]);
+        $four!($given, 7, g, [13, 2, 7, 12], [5, 9, 14, 20]);
+        $four!($given, 8, h, [5, 8, 11, 14], [4, 11, 16, 23]);
+        $four!($given, 9, h, [1, 4, 7, 10], [4, 11, 16, 23]);
+        $four!($given, 10, h, [13, 0, 3, 6], [4, 11, 16, 23]);
+        $four!($given, 11, h, [9, 12, 15, 2], [4, 11, 16, 23]);
+        $four!($given, 12, i, [0, 7, 14, 5], [6, 10, 15, 21]);
+        $four!($given, 13, i, [12, 3, 10, 1], [6, 10, 15, 21]);
+        $four!($given, 14, i, [8, 15, 6, 13], [6, 10, 15, 21]);
+        $four!($given, 15, i, [4, 11, 2, 9], [6, 10, 15, 21]);
     };
 }
 pub(super) use groups;
+
+/// Four steps in lanes, for [`groups`]; given the words of the state and of the block, each a word of every lane. The
+/// module that uses it says what `add`, `splat`, `rotate` and the functions of the four rounds are for its registers.
+macro_rules! four_in_lanes {
+    (($a:ident, $b:ident, $c:ident, $d:ident, $words:ident), $group:literal, $mix:ident,
+        [$w0:literal, $w1:literal, $w2:literal, $w3:literal], [$r0:literal, $r1:literal, $r2:literal, $r3:literal]) => {
+        step_in_lanes!($mix, $a, $b, $c, $d, $words[$w0], $r0, 4 * $group);
+        step_in_lanes!($mix, $d, $a, $b, $c, $words[$w1], $r1, 4 * $group + 1);
+        step_in_lanes!($mix, $c, $d, $a, $b, $words[$w2], $r2, 4 * $group + 2);
+        step_in_lanes!($mix, $b, $c, $d, $a, $words[$w3], $r3, 4 * $group + 3);
+    };
+}
+pub(super) use four_in_lanes;
+
+macro_rules! step_in_lanes {
+    ($mix:ident, $a:ident, $b:ident, $c:ident, $d:ident, $word:expr, $by:literal, $number:expr) => {
+        let sum = add(add($a, add($word, splat(md5::ADDED[$number]))), $mix($b, $c, $d));
+        $a = add(rotate::<$by, { 32 - $by }>(sum), $b);
+    };
+}
+pub(super) use step_in_lanes;

@@ -13,15 +13,15 @@
 //! ```
 //!
 //! The instructions for SHA-256 work on one stream, but they take longer than the processor needs to begin the next one,
-//! so that the rounds of several streams alternate. For a stream that is alone the rounds of SHA-256 alternate with the
-//! steps of its own MD5, and cost nothing beside them.
+//! so that the rounds of several streams alternate. For one stream or two the rounds of SHA-256 alternate with the steps of
+//! their own MD5, and cost nothing beside them.
 //!
 //! | streams | MD5, where there is | | SHA-256, where there is | |
 //! |---|---|---|---|---|
-//! | 3 to 16 (2 without SHA-NI) | AVX-512 (F) | one register of 16 lanes | SHA-NI | 4, 2 or 1 streams alternate |
-//! | | AVX2 | two of 8 that alternate | none | `sha2`, one after the other |
-//! | | NEON | four of 4 that alternate | | |
-//! | fewer, or no lanes | SHA-NI | alternates with SHA-256 | SHA-NI | alternates with MD5 |
+//! | 4 to 16 (2 without SHA-NI) | AVX2 | two registers of 8 lanes that alternate | SHA-NI | 4, 2 or 1 streams alternate |
+//! | | AVX-512 (VL) | the same, in fewer instructions | none | `sha2`, one after the other |
+//! | | NEON | four registers of 4 lanes that alternate | | |
+//! | fewer, or no lanes | SHA-NI | 2 or 1 streams, with their SHA-256 | SHA-NI | with their MD5 |
 //! | | none | `md-5` | none | `sha2` |
 //!
 //! Lanes that no stream fills repeat the first one's blocks; what comes of it is dropped. All `unsafe` of Waybill is in
@@ -158,15 +158,7 @@ impl Instructions {
 
     /// Takes the blocks of one stream into its state.
     pub(super) fn one(self, state: &mut State, blocks: &[Block]) {
-        #[cfg(target_arch = "x86_64")]
-        if self.has_sha_ni {
-            // SAFETY: SHA-NI was found.
-            return unsafe { sha_ni::compress_both(&mut state.md5, &mut state.sha256, blocks) };
-        }
-        for blocks in blocks.chunks(STEP_BLOCKS) {
-            ::md5::block_api::compress(&mut state.md5, blocks);
-            sha2::block_api::compress256(&mut state.sha256, blocks);
-        }
+        self.few(&mut [Lane { state, blocks }], 0..blocks.len());
     }
 
     /// Takes as many blocks of each stream into its state as the shortest one has, and says how many that were. There
@@ -174,9 +166,7 @@ impl Instructions {
     pub(super) fn side_by_side(self, lanes: &mut [Lane<'_>]) -> usize {
         let count = lanes.iter().map(|lane| lane.blocks.len()).min().unwrap_or(0);
         if lanes.len() < self.fewest_lanes() {
-            for lane in lanes {
-                self.one(lane.state, &lane.blocks[..count]);
-            }
+            self.few(lanes, 0..count);
             return count;
         }
         for start in (0..count).step_by(STEP_BLOCKS) {
@@ -191,8 +181,29 @@ impl Instructions {
     fn fewest_lanes(self) -> usize {
         match (self.lanes, self.has_sha_ni) {
             (Lanes::None, _) => usize::MAX,
-            (_, true) => 3,
+            (_, true) => 4,
             (_, false) => 2,
+        }
+    }
+
+    /// Both digests of streams that are too few for lanes.
+    fn few(self, lanes: &mut [Lane<'_>], range: Range<usize>) {
+        #[cfg(target_arch = "x86_64")]
+        if self.has_sha_ni {
+            let (twos, rest) = lanes.as_chunks_mut::<2>();
+            let (ones, _) = rest.as_chunks_mut::<1>();
+            // SAFETY: SHA-NI was found.
+            unsafe {
+                twos.iter_mut().for_each(|lanes| sha_ni::compress_both(lanes, range.clone()));
+                ones.iter_mut().for_each(|lanes| sha_ni::compress_both(lanes, range.clone()));
+            }
+            return;
+        }
+        for lane in lanes {
+            for blocks in lane.blocks[range.clone()].chunks(STEP_BLOCKS) {
+                ::md5::block_api::compress(&mut lane.state.md5, blocks);
+                sha2::block_api::compress256(&mut lane.state.sha256, blocks);
+            }
         }
     }
 
@@ -207,7 +218,7 @@ impl Instructions {
         }
         match self.lanes {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: AVX-512 was found.
+            // SAFETY: AVX-512 (VL) was found.
             Lanes::Avx512 => unsafe { avx512::compress(&mut states, &blocks) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: AVX2 was found.
@@ -247,7 +258,7 @@ impl Lanes {
     fn found() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]
         let found = [
-            std::arch::is_x86_feature_detected!("avx512f").then_some(Self::Avx512),
+            std::arch::is_x86_feature_detected!("avx512vl").then_some(Self::Avx512),
             std::arch::is_x86_feature_detected!("avx2").then_some(Self::Avx2),
         ];
         #[cfg(target_arch = "aarch64")]

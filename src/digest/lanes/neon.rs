@@ -3,7 +3,8 @@
 
 use std::arch::aarch64::*;
 
-use super::{Block, LANES, md5};
+use super::md5::{self, four_in_lanes, groups, step_in_lanes};
+use super::{Block, LANES};
 
 /// A word of each of sixteen streams.
 type Words = [uint32x4_t; 4];
@@ -16,23 +17,7 @@ pub(super) fn compress(states: &mut [[u32; LANES]; 4], blocks: &[&[Block]; LANES
     for index in 0..count {
         let words = load_blocks(blocks, index);
         let (a0, b0, c0, d0) = (a, b, c, d);
-        macro_rules! step {
-            ($mix:ident, $a:ident, $b:ident, $c:ident, $d:ident, $word:literal, $by:literal, $number:expr) => {
-                let constant = [vdupq_n_u32(md5::ADDED[$number]); 4];
-                let sum = add(add($a, add(words[$word], constant)), $mix($b, $c, $d));
-                $a = add(rotate::<$by, { 32 - $by }>(sum), $b);
-            };
-        }
-        macro_rules! four {
-            ($group:literal, $mix:ident, [$w0:literal, $w1:literal, $w2:literal, $w3:literal],
-                [$r0:literal, $r1:literal, $r2:literal, $r3:literal]) => {
-                step!($mix, a, b, c, d, $w0, $r0, 4 * $group);
-                step!($mix, d, a, b, c, $w1, $r1, 4 * $group + 1);
-                step!($mix, c, d, a, b, $w2, $r2, 4 * $group + 2);
-                step!($mix, b, c, d, a, $w3, $r3, 4 * $group + 3);
-            };
-        }
-        md5::groups!(four);
+        groups!(four_in_lanes(a, b, c, d, words));
         (a, b, c, d) = (add(a, a0), add(b, b0), add(c, c0), add(d, d0));
     }
     for (state, words) in states.iter_mut().zip([a, b, c, d]) {
@@ -53,6 +38,11 @@ fn load(words: &[u32; LANES]) -> Words {
 #[target_feature(enable = "neon")]
 fn add(x: Words, y: Words) -> Words {
     std::array::from_fn(|four| vaddq_u32(x[four], y[four]))
+}
+
+#[target_feature(enable = "neon")]
+fn splat(word: u32) -> Words {
+    [vdupq_n_u32(word); 4]
 }
 
 #[target_feature(enable = "neon")]

@@ -1,4 +1,5 @@
-//! SHA-256 by the instructions that x86 has for it (SHA-NI): of several streams at once, and of one together with its MD5.
+//! SHA-256 by the instructions that x86 has for it (SHA-NI): of several streams at once, and of one or two together with
+//! their MD5.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -63,41 +64,56 @@ pub(super) fn compress<const STREAMS: usize>(lanes: &mut [Lane<'_>; STREAMS], ra
     }
 }
 
-/// Takes blocks into both digests of one stream, four steps of the one between four rounds of the other. MD5 is a chain
-/// in which each step waits for the one before it; SHA-256 runs on other parts of the processor in the meantime.
+/// Takes the blocks of one stream or two into both their digests, four steps of MD5 between four rounds of SHA-256. MD5 is
+/// a chain in which each step waits for the one before it; SHA-256 runs on other parts of the processor in the meantime,
+/// and so does the second stream's MD5.
 #[target_feature(enable = "sha,sse4.1,ssse3")]
-pub(super) fn compress_both(md5: &mut [u32; 4], sha256: &mut [u32; 8], blocks: &[Block]) {
+pub(super) fn compress_both<const STREAMS: usize>(lanes: &mut [Lane<'_>; STREAMS], range: Range<usize>) {
     // If the compiler knew the constants, it would add each last and so make the chain longer: 0.65 instead of 0.75 GB/s.
     let added = std::hint::black_box(&md5::ADDED);
-    let [mut a, mut b, mut c, mut d] = *md5;
-    let mut now = load(sha256);
-    for block in blocks {
+    let blocks = lanes.each_ref().map(|lane| &lane.blocks[range.clone()]);
+    let [mut a, mut b, mut c, mut d] = std::array::from_fn(|word| lanes.each_ref().map(|lane| lane.state.md5[word]));
+    let mut now = lanes.each_ref().map(|lane| load(&lane.state.sha256));
+    for index in 0..range.len() {
         let before = now;
         let (a0, b0, c0, d0) = (a, b, c, d);
-        let mut schedule = load_block(block);
-        let (words, _) = block.as_chunks::<4>();
+        let mut schedules = blocks.map(|blocks| load_block(&blocks[index]));
+        let words = blocks.map(|blocks| blocks[index].as_chunks::<4>().0);
         macro_rules! step {
             ($mix:ident, $a:ident, $b:ident, $c:ident, $d:ident, $word:literal, $by:literal, $number:expr) => {
-                let sum = $a.wrapping_add(u32::from_le_bytes(words[$word])).wrapping_add(added[$number]);
-                $a = $mix(sum, $b, $c, $d).rotate_left($by).wrapping_add($b);
+                for stream in 0..STREAMS {
+                    let word = u32::from_le_bytes(words[stream][$word]);
+                    let sum = $a[stream].wrapping_add(word).wrapping_add(added[$number]);
+                    let sum = $mix(sum, $b[stream], $c[stream], $d[stream]);
+                    $a[stream] = sum.rotate_left($by).wrapping_add($b[stream]);
+                }
             };
         }
         macro_rules! four {
-            ($group:literal, $mix:ident, [$w0:literal, $w1:literal, $w2:literal, $w3:literal],
+            ((), $group:literal, $mix:ident, [$w0:literal, $w1:literal, $w2:literal, $w3:literal],
                 [$r0:literal, $r1:literal, $r2:literal, $r3:literal]) => {
                 step!($mix, a, b, c, d, $w0, $r0, 4 * $group);
                 step!($mix, d, a, b, c, $w1, $r1, 4 * $group + 1);
                 step!($mix, c, d, a, b, $w2, $r2, 4 * $group + 2);
                 step!($mix, b, c, d, a, $w3, $r3, 4 * $group + 3);
-                four_rounds::<$group>(&mut now, &mut schedule);
+                for stream in 0..STREAMS {
+                    four_rounds::<$group>(&mut now[stream], &mut schedules[stream]);
+                }
             };
         }
-        md5::groups!(four);
-        (a, b, c, d) = (a.wrapping_add(a0), b.wrapping_add(b0), c.wrapping_add(c0), d.wrapping_add(d0));
-        now = add(now, before);
+        md5::groups!(four());
+        for stream in 0..STREAMS {
+            a[stream] = a[stream].wrapping_add(a0[stream]);
+            b[stream] = b[stream].wrapping_add(b0[stream]);
+            c[stream] = c[stream].wrapping_add(c0[stream]);
+            d[stream] = d[stream].wrapping_add(d0[stream]);
+            now[stream] = add(now[stream], before[stream]);
+        }
     }
-    *md5 = [a, b, c, d];
-    store(sha256, now);
+    for (stream, lane) in lanes.iter_mut().enumerate() {
+        lane.state.md5 = [a[stream], b[stream], c[stream], d[stream]];
+        store(&mut lane.state.sha256, now[stream]);
+    }
 }
 
 #[target_feature(enable = "sha,sse4.1,ssse3")]
