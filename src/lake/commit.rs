@@ -81,6 +81,8 @@ pub struct Writer {
     connection: Uuid,
     run_id: Uuid,
     events: Table,
+    /// Held, since every run ends with a row in it: opening it takes as long as opening `events`, beside which it is done.
+    runs: Table,
     /// The number of the effective checkpoint; 0 before the first.
     base: i64,
     index: Index,
@@ -95,11 +97,14 @@ impl Writer {
         connection: Uuid,
         run_id: Uuid,
     ) -> Result<(Self, Option<S>)> {
-        let events = Table::open_or_create(at, TableName::FileEvents).await?;
+        let (events, runs) = tokio::try_join!(
+            Table::open_or_create(at, TableName::FileEvents),
+            Table::open_or_create(at, TableName::Runs)
+        )?;
         let base = events.transaction(&connection.to_string()).await?;
         let index = Index::new(limits::EVENTS_INDEXED);
         let pending = Committed::default();
-        let writer = Self { at: at.clone(), connection, run_id, events, base, index, pending };
+        let mut writer = Self { at: at.clone(), connection, run_id, events, runs, base, index, pending };
         if base == 0 {
             return Ok((writer, None));
         }
@@ -121,10 +126,13 @@ impl Writer {
             outbox: commit.outbox,
             state: commit.state,
         };
+        let is_run_told = !checkpoint.outbox.runs.is_empty();
         let written = checkpoint::write(&self.at, self.connection, &mut checkpoint);
-        // Side by side, since either is a way to the store.
-        let (written, refreshed) = tokio::join!(written, self.events.refresh());
-        written.and(refreshed)?;
+        let events = self.events.catch_up();
+        let runs = async { if is_run_told { self.runs.catch_up().await } else { Ok(()) } };
+        // Side by side, since each is a way to the store.
+        let (written, events, runs) = tokio::join!(written, events, runs);
+        written.and(events).and(runs)?;
         let committed = self.commit_events(checkpoint.number, commit.rows, &commit.replaces).await?;
         self.base = checkpoint.number;
         self.append_outbox(checkpoint.number, &checkpoint.outbox).await?;
@@ -137,7 +145,7 @@ impl Writer {
     /// # Errors
     /// Like [`Writer::commit`].
     pub async fn preview(&mut self, rows: &[FileEvent], replaces: &[(String, NaiveDate)]) -> Result<Committed> {
-        self.events.refresh().await?;
+        self.events.catch_up().await?;
         let files = self.events.files_of(&dates(rows, replaces)).await?;
         self.index.cover(&self.events, &files).await?;
         Ok(self.sort_out(&files, rows, replaces).counts)
@@ -313,7 +321,7 @@ impl Writer {
         }
     }
 
-    async fn append_outbox(&self, number: i64, outbox: &Outbox) -> Result<()> {
+    async fn append_outbox(&mut self, number: i64, outbox: &Outbox) -> Result<()> {
         let application = self.connection.to_string();
         let (at, application) = (&self.at, application.as_str());
         // Side by side, since each table stands by itself and most of the time is the way to the store.
@@ -322,7 +330,7 @@ impl Writer {
             Box::pin(append_once(at, application, number, &outbox.gaps)),
             Box::pin(append_once(at, application, number, &outbox.scope_members)),
             Box::pin(append_once(at, application, number, &outbox.changes)),
-            Box::pin(append_once(at, application, number, &outbox.runs)),
+            Box::pin(append_to(&mut self.runs, application, number, &outbox.runs)),
         );
         quarantine.and(gaps).and(scope_members).and(changes).and(runs)
     }
@@ -361,6 +369,14 @@ pub(super) async fn append_once<R: Row + Sync>(
         return Ok(());
     }
     let mut table = Table::open_or_create(at, R::TABLE).await?;
+    append_to(&mut table, application, number, rows).await
+}
+
+/// The same to a table that was opened or has caught up just before.
+async fn append_to<R: Row + Sync>(table: &mut Table, application: &str, number: i64, rows: &[R]) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
     let mut written = None;
     let mut last_error = None;
     for attempt in 0..limits::COMMIT_ATTEMPTS {
@@ -372,7 +388,7 @@ pub(super) async fn append_once<R: Row + Sync>(
         }
         let adds = match &written {
             Some(adds) => adds,
-            None => written.insert(write(&table, rows).await?),
+            None => written.insert(write(table, rows).await?),
         };
         let actions = adds.iter().cloned().map(Action::Add).collect();
         let intent =

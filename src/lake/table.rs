@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -42,6 +43,10 @@ pub struct Table {
     name: TableName,
     delta: DeltaTable,
     store: Arc<dyn ObjectStore>,
+    /// When its log was last listed.
+    listed: Instant,
+    /// Whether it committed since then.
+    is_behind: bool,
 }
 
 /// A data file of a table's present version.
@@ -143,7 +148,7 @@ impl Table {
             .join(&format!("{name}/"))
             .or_error(Code::Internal, format!("cannot build the URL of the table `{name}`"))?;
         let (delta, store) = connect(at, paths::table(&at.root, name.as_str()), &url);
-        Ok(Self { name, delta, store })
+        Ok(Self { name, delta, store, listed: Instant::now(), is_behind: false })
     }
 
     /// Which table it is.
@@ -155,18 +160,29 @@ impl Table {
         schema::table(self.name)
     }
 
-    /// Reads what other writers committed since.
+    /// Reads what was committed since.
     ///
     /// # Errors
     /// `lake-unavailable`, `lake-damaged`.
-    pub async fn refresh(&mut self) -> Result<()> {
-        self.delta.update_state().await.map_err(|error| self.error(error, "cannot read the log of"))
+    pub(super) async fn refresh(&mut self) -> Result<()> {
+        let listed = Instant::now();
+        self.delta.update_state().await.map_err(|error| self.error(error, "cannot read the log of"))?;
+        (self.listed, self.is_behind) = (listed, false);
+        Ok(())
     }
 
-    /// Whether the log has a version after the open one: one small request, where reading what is new lists the log first.
-    /// What cannot be told counts as new. It says no, too, when the log has been tidied so far that the next version is gone,
-    /// so that whoever asks this must [`Table::refresh`] now and then all the same.
-    pub async fn has_next(&self) -> bool {
+    /// Reads what was committed since, if anything was: one small request tells, where reading what is new lists the log first.
+    ///
+    /// # Errors
+    /// `lake-unavailable`, `lake-damaged`.
+    pub async fn catch_up(&mut self) -> Result<()> {
+        let is_listed = !self.is_behind && self.listed.elapsed() < limits::LOG_LISTED_EVERY;
+        if is_listed && !self.has_next().await { Ok(()) } else { self.refresh().await }
+    }
+
+    /// Whether the log has a version after the open one. What cannot be told counts as new. It says no, too, when the log has
+    /// been tidied so far that the next version is gone, which takes longer than [`limits::LOG_LISTED_EVERY`].
+    async fn has_next(&self) -> bool {
         let next = Path::from(format!("_delta_log/{:020}.json", self.version() + 1));
         !matches!(self.store.head(&next).await, Err(object_store::Error::NotFound { .. }))
     }
@@ -323,9 +339,11 @@ impl Table {
     pub(super) async fn try_commit(&mut self, actions: Vec<Action>, intent: Intent<'_>) -> Result<Attempt> {
         // Maintenance tidies the log.
         let tidies_log = false;
-        try_commit(&mut self.delta, actions, intent, tidies_log)
+        let attempt = try_commit(&mut self.delta, actions, intent, tidies_log)
             .await
-            .map_err(|error| self.error(error, "cannot commit to"))
+            .map_err(|error| self.error(error, "cannot commit to"))?;
+        self.is_behind |= matches!(attempt, Attempt::Won);
+        Ok(attempt)
     }
 
     /// Writes a log checkpoint and removes log entries that are past their retention; returns how many were removed.

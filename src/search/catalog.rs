@@ -29,7 +29,6 @@ use super::{query_error, views};
 use crate::error::{Code, Error, Result};
 use crate::event::schema::{TableName, table};
 use crate::lake::{Lake, Table};
-use crate::limits;
 
 /// What somebody may see of the lake. Without any limit, all of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,8 +80,6 @@ pub(super) struct Tables {
 struct Opened {
     table: Table,
     provider: Arc<LakeTable>,
-    /// When its log was last listed.
-    listed: Instant,
     /// When somebody last began to look whether there is a newer version.
     looked: Instant,
 }
@@ -109,17 +106,13 @@ impl Tables {
             if opened.looked >= since {
                 return Ok(Some(Arc::clone(&opened.provider)));
             }
-            if opened.listed.elapsed() < limits::LOG_LISTED_EVERY && !opened.table.has_next().await {
-                opened.looked = looked;
-                return Ok(Some(Arc::clone(&opened.provider)));
-            }
             let before = opened.table.version();
-            match opened.table.refresh().await {
+            match opened.table.catch_up().await {
                 Ok(()) => {
                     if opened.table.version() != before {
                         opened.provider = self.provider(&opened.table).await?;
                     }
-                    (opened.listed, opened.looked) = (looked, looked);
+                    opened.looked = looked;
                     return Ok(Some(Arc::clone(&opened.provider)));
                 }
                 // What was known cannot be followed, for instance since the log was tidied meanwhile: begin anew.
@@ -128,7 +121,7 @@ impl Tables {
         }
         let Some(table) = self.lake.table_if_there(name).await? else { return Ok(None) };
         let provider = self.provider(&table).await?;
-        *place = Some(Opened { table, provider: Arc::clone(&provider), listed: looked, looked });
+        *place = Some(Opened { table, provider: Arc::clone(&provider), looked });
         Ok(Some(provider))
     }
 

@@ -10,8 +10,8 @@ use waybill::event::FileEvent;
 use waybill::lake::{Commit, Lake, Maintenance, Outbox, Writer};
 use waybill::search::{Asker, Engine, Surface};
 
-use crate::inner::count;
 use crate::inner::store::{Failure, FaultyStore};
+use crate::inner::{Tenant, count};
 use crate::remote::{Asked, Remote};
 
 const CONNECTION: Uuid = Uuid::from_u128(0xc0);
@@ -65,6 +65,27 @@ async fn each_slice_costs_the_same_few_requests_and_reads_no_data_file() {
     // Read is the footer of the new file, for its tag; listed is the log; written are the file, the checkpoint and the log's
     // entry.
     assert_eq!(slices, [[1, 0, 1, 3, 0]; 5], "GET, HEAD, LIST, PUT, DELETE");
+}
+
+/// Danger: a run that finds nothing, as most of a night's are, opens its tables one after the other and more than once, and
+/// waits for a far store longer than it works.
+/// Provoked: a run after another one, whose row it looks for.
+#[tokio::test]
+async fn a_run_that_finds_nothing_opens_each_table_once() {
+    let store = Remote::new();
+    let lake = lake(&store);
+    lake.create().await.unwrap();
+    let tenant = Tenant::new();
+    for hour in 1..4 {
+        tenant.run(&lake).await.unwrap();
+        tenant.clock.set(tenant.at(60 * hour));
+    }
+    store.take();
+    tenant.run(&lake).await.unwrap();
+    // Of `file_events` and of `runs` the last checkpoint's name, the log's listing and its four entries; the run's checkpoint.
+    // Whether there is something new in `file_events`, before the run's row is made and before it is committed, and in `runs`.
+    // Then the run's checkpoint, its row's file and an entry in either log.
+    assert_eq!(store.take().requests, [11, 3, 2, 4, 0], "GET, HEAD, LIST, PUT, DELETE");
 }
 
 /// Danger: a commit that stands is called failed, since the checkpoint of the log that was due after it could not be written.
