@@ -44,10 +44,10 @@ pub(super) use groups;
 macro_rules! four_in_lanes {
     (($a:ident, $b:ident, $c:ident, $d:ident, $words:ident), $group:literal, $mix:ident,
         [$w0:literal, $w1:literal, $w2:literal, $w3:literal], [$r0:literal, $r1:literal, $r2:literal, $r3:literal]) => {
-        step_in_lanes!($mix, $a, $b, $c, $d, $words[$w0], $r0, 4 * $group);
-        step_in_lanes!($mix, $d, $a, $b, $c, $words[$w1], $r1, 4 * $group + 1);
-        step_in_lanes!($mix, $c, $d, $a, $b, $words[$w2], $r2, 4 * $group + 2);
-        step_in_lanes!($mix, $b, $c, $d, $a, $words[$w3], $r3, 4 * $group + 3);
+        md5::step_in_lanes!($mix, $a, $b, $c, $d, $words[$w0], $r0, 4 * $group);
+        md5::step_in_lanes!($mix, $d, $a, $b, $c, $words[$w1], $r1, 4 * $group + 1);
+        md5::step_in_lanes!($mix, $c, $d, $a, $b, $words[$w2], $r2, 4 * $group + 2);
+        md5::step_in_lanes!($mix, $b, $c, $d, $a, $words[$w3], $r3, 4 * $group + 3);
     };
 }
 pub(super) use four_in_lanes;

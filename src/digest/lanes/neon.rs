@@ -3,7 +3,7 @@
 
 use std::arch::aarch64::*;
 
-use super::md5::{self, four_in_lanes, groups, step_in_lanes};
+use super::md5::{self, four_in_lanes};
 use super::{Block, LANES};
 
 /// A word of each of sixteen streams.
@@ -17,7 +17,7 @@ pub(super) fn compress(states: &mut [[u32; LANES]; 4], blocks: &[&[Block]; LANES
     for index in 0..count {
         let words = load_blocks(blocks, index);
         let (a0, b0, c0, d0) = (a, b, c, d);
-        groups!(four_in_lanes(a, b, c, d, words));
+        md5::groups!(four_in_lanes(a, b, c, d, words));
         (a, b, c, d) = (add(a, a0), add(b, b0), add(c, c0), add(d, d0));
     }
     for (state, words) in states.iter_mut().zip([a, b, c, d]) {
