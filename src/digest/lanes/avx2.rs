@@ -12,17 +12,7 @@ pub(super) type Words = [__m256i; 2];
 /// Takes the blocks of each lane into its state; of lanes with more blocks than others only as many.
 #[target_feature(enable = "avx2")]
 pub(super) fn compress(states: &mut [[u32; LANES]; 4], blocks: &[&[Block]; LANES]) {
-    let count = blocks.iter().map(|blocks| blocks.len()).min().unwrap_or(0);
-    let [mut a, mut b, mut c, mut d] = states.each_ref().map(|words| load(words));
-    for index in 0..count {
-        let words = load_blocks(blocks, index);
-        let (a0, b0, c0, d0) = (a, b, c, d);
-        md5::groups!(four_in_lanes(a, b, c, d, words));
-        (a, b, c, d) = (add(a, a0), add(b, b0), add(c, c0), add(d, d0));
-    }
-    for (state, words) in states.iter_mut().zip([a, b, c, d]) {
-        store(state, words);
-    }
+    md5::in_lanes!(states, blocks);
 }
 
 #[target_feature(enable = "avx2")]

@@ -39,8 +39,27 @@ macro_rules! groups {
 }
 pub(super) use groups;
 
-/// Four steps in lanes, for [`groups`]; given the words of the state and of the block, each a word of every lane. The
-/// module that uses it says what `add`, `splat`, `rotate` and the functions of the four rounds are for its registers.
+/// The body of a function that takes the blocks of each lane into its state; of lanes with more blocks than others only as
+/// many. The module that uses it says what `load`, `store`, `load_blocks`, `splat`, `add`, `rotate` and the functions of the
+/// four rounds are for its registers, of which a value holds a word of every lane.
+macro_rules! in_lanes {
+    ($states:ident, $blocks:ident) => {
+        let count = $blocks.iter().map(|blocks| blocks.len()).min().unwrap_or(0);
+        let [mut a, mut b, mut c, mut d] = $states.each_ref().map(|words| load(words));
+        for index in 0..count {
+            let words = load_blocks($blocks, index);
+            let (a0, b0, c0, d0) = (a, b, c, d);
+            md5::groups!(four_in_lanes(a, b, c, d, words));
+            (a, b, c, d) = (add(a, a0), add(b, b0), add(c, c0), add(d, d0));
+        }
+        for (state, words) in $states.iter_mut().zip([a, b, c, d]) {
+            store(state, words);
+        }
+    };
+}
+pub(super) use in_lanes;
+
+/// Four steps in lanes, for [`groups`]; given the words of the state and of the block.
 macro_rules! four_in_lanes {
     (($a:ident, $b:ident, $c:ident, $d:ident, $words:ident), $group:literal, $mix:ident,
         [$w0:literal, $w1:literal, $w2:literal, $w3:literal], [$r0:literal, $r1:literal, $r2:literal, $r3:literal]) => {

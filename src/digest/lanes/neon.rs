@@ -12,20 +12,7 @@ type Words = [uint32x4_t; 4];
 /// Takes the blocks of each lane into its state; of lanes with more blocks than others only as many.
 #[target_feature(enable = "neon")]
 pub(super) fn compress(states: &mut [[u32; LANES]; 4], blocks: &[&[Block]; LANES]) {
-    let count = blocks.iter().map(|blocks| blocks.len()).min().unwrap_or(0);
-    let [mut a, mut b, mut c, mut d] = states.each_ref().map(|words| load(words));
-    for index in 0..count {
-        let words = load_blocks(blocks, index);
-        let (a0, b0, c0, d0) = (a, b, c, d);
-        md5::groups!(four_in_lanes(a, b, c, d, words));
-        (a, b, c, d) = (add(a, a0), add(b, b0), add(c, c0), add(d, d0));
-    }
-    for (state, words) in states.iter_mut().zip([a, b, c, d]) {
-        for (four, words) in state.as_chunks_mut::<4>().0.iter_mut().zip(words) {
-            // SAFETY: the target has room for four words of 32 bits, and needs no alignment.
-            unsafe { vst1q_u32(four.as_mut_ptr(), words) };
-        }
-    }
+    md5::in_lanes!(states, blocks);
 }
 
 #[target_feature(enable = "neon")]
@@ -33,6 +20,14 @@ fn load(words: &[u32; LANES]) -> Words {
     let (fours, _) = words.as_chunks::<4>();
     // SAFETY: the source has four words of 32 bits, and needs no alignment.
     std::array::from_fn(|four| unsafe { vld1q_u32(fours[four].as_ptr()) })
+}
+
+#[target_feature(enable = "neon")]
+fn store(target: &mut [u32; LANES], words: Words) {
+    for (four, words) in target.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+        // SAFETY: the target has room for four words of 32 bits, and needs no alignment.
+        unsafe { vst1q_u32(four.as_mut_ptr(), words) };
+    }
 }
 
 #[target_feature(enable = "neon")]
